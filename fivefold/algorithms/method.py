@@ -1,0 +1,54 @@
+"""What a method is: how its options are read, its rounds, its site steps and its cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fivefold.protocol.questions import Rounds, SiteStep
+from fivefold.study.definition import Analysis
+from fivefold.study.dictionary import Dictionary
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The public surroundings of an analysis: everything here stands in the signed study.
+
+    `sites` are the study's sites in the order of the file; `minimum_persons` is the study's threshold;
+    `max_rows_per_site` bounds every sum over rows.
+    """
+
+    dictionary: Dictionary
+    sites: tuple[str, ...]
+    minimum_persons: int
+    max_rows_per_site: int
+    seed: int = 0
+
+    def rng(self, round: int) -> np.random.Generator:
+        """Randomness that every replay of the study shares (never for secrecy)."""
+        return np.random.Generator(np.random.Philox(key=self.seed, counter=round))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """An upper bound on what a method asks: rounds, and numbers a round from each site."""
+
+    rounds: int
+    numbers_per_round: int
+
+
+@dataclass(frozen=True)
+class Method:
+    """`parse` turns an analysis into the method's own frozen spec (raising `StudyInvalid` or `FormulaInvalid` with a sentence
+    that says what to write instead); `rounds(spec)` is the generator; `steps` are its site steps; `cost(spec)` bounds it."""
+
+    name: str
+    title: str
+    paper: str
+    parse: Callable[[Analysis, Setting], Any]
+    rounds: Callable[[Any], Rounds]
+    steps: tuple[SiteStep, ...]
+    cost: Callable[[Any], Cost]

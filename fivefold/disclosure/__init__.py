@@ -1,0 +1,1 @@
+"""What must not leave: rules over counts and tables."""

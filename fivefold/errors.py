@@ -1,0 +1,235 @@
+"""Every error that a user can meet, as one tree.
+
+    FivefoldError
+    ├── StudyError          the study file (exit 10-19)
+    ├── DataError           a site's data and mapping (20-29)
+    ├── Refused             a site, a rule or a policy said no (30-39)
+    ├── ProtocolError       messages, secure sum (40-49)
+    ├── RunError            a run and its folder (50-59)
+    └── MethodError         a method cannot answer (60-69)
+
+Each class has an exit code of its own, a `code` that may leave a site, and a `help` line that says what to do next. What leaves
+a site about an error is `public()`: the code, the rule's name and the study's variable; never the message.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class FivefoldError(Exception):
+    """One clear sentence, with a next step."""
+
+    exit_code: ClassVar[int] = 1
+    help: ClassVar[str] = ""
+
+    def __init__(self, message: str, *, help: str | None = None, rule: str = "", variable: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = help if help is not None else type(self).help
+        self.rule = rule
+        self.variable = variable
+
+    @property
+    def code(self) -> str:
+        return type(self).__name__
+
+    def public(self) -> dict[str, str]:
+        """What may leave a site about this error: never a value, a count, a path, SQL or a library's message."""
+        return {"code": self.code, "rule": self.rule, "variable": self.variable}
+
+
+# ---- the study file -------------------------------------------------------------------------------------------------
+class StudyError(FivefoldError):
+    exit_code = 10
+    help = "Correct the study file; `fivefold study check STUDY` shows every fault with its line."
+
+
+class StudyNotFound(StudyError):
+    exit_code = 11
+    help = "Give the path of a study file, or write one with `fivefold study new`."
+
+
+class StudyInvalid(StudyError):
+    exit_code = 12
+
+
+class StudyAltered(StudyError):
+    exit_code = 13
+    help = "Freeze and sign the study again with `fivefold study sign STUDY`; every site then has to approve it anew."
+
+
+class FormulaInvalid(StudyError):
+    exit_code = 14
+
+
+class KeyProblem(StudyError):
+    exit_code = 15
+    help = "Make a key with `fivefold keys new FILE`, or name the right one."
+
+
+# ---- a site's data --------------------------------------------------------------------------------------------------
+class DataError(FivefoldError):
+    exit_code = 20
+    help = "Look at the site's data and mapping; `fivefold site check` lists what was found."
+
+
+class SourceNotFound(DataError):
+    exit_code = 21
+
+
+class ColumnMissing(DataError):
+    exit_code = 22
+    help = "Correct the column's name in mapping.yaml."
+
+
+class UnitUnknown(DataError):
+    exit_code = 23
+    help = "Write a unit that converts to the dictionary's, such as `cm` for a variable in `m`."
+
+
+class ValueNotFinite(DataError):
+    exit_code = 24
+
+
+class SnapshotProblem(DataError):
+    exit_code = 25
+
+
+class MappingInvalid(DataError):
+    exit_code = 26
+    help = "Correct mapping.yaml."
+
+
+# ---- a refusal ------------------------------------------------------------------------------------------------------
+class Refused(FivefoldError):
+    exit_code = 30
+    help = "The site's own log says which rule refused and why."
+
+
+class NotApproved(Refused):
+    exit_code = 31
+    help = "The site's custodian approves with `fivefold site approve STUDY`."
+
+
+class PolicyRefuses(Refused):
+    exit_code = 32
+    help = "Ask the custodian; the rule stands in the site's own site.yaml."
+
+
+class TooFewPersons(Refused):
+    exit_code = 33
+    help = "Widen the cohort or the categories, or take the variable out of the analysis."
+
+
+class TooFewSites(Refused):
+    exit_code = 34
+    help = "Wait for more sites: with fewer, one could learn another's numbers by subtraction."
+
+
+class QuestionNotApproved(Refused):
+    exit_code = 35
+    help = "The question does not follow from the approved study; do not trust this coordinator."
+
+
+class DifferencingRefused(Refused):
+    exit_code = 36
+
+
+class SiteRefused(Refused):
+    """A site answered with a refusal; seen at the coordinator, where only the public part is known."""
+
+    exit_code = 37
+
+
+class OutOfBounds(Refused):
+    """A value at a site lies beyond the public bound that the study declares."""
+
+    exit_code = 38
+    help = "Correct the range in the dictionary or max_rows_per_site, and sign the study again."
+
+
+# ---- messages and the secure sum ------------------------------------------------------------------------------------
+class ProtocolError(FivefoldError):
+    exit_code = 40
+    help = "Run again; if it happens twice, compare versions with `fivefold --version` at every site."
+
+
+class MessageMalformed(ProtocolError):
+    exit_code = 41
+
+
+class SignatureWrong(ProtocolError):
+    exit_code = 42
+    help = "Compare the key fingerprints by telephone; the message was not made by the key in the study."
+
+
+class ProtocolViolation(ProtocolError):
+    exit_code = 43
+
+
+class AggregateFalse(ProtocolError):
+    exit_code = 44
+    help = "The coordinator's total is not the sum of the sites' updates; do not trust this coordinator."
+
+
+class TooManyDropouts(ProtocolError):
+    exit_code = 45
+    help = "Bring the missing sites back, then resume the run with --resume."
+
+
+# ---- a run ----------------------------------------------------------------------------------------------------------
+class RunError(FivefoldError):
+    exit_code = 50
+
+
+class RunFolderTaken(RunError):
+    exit_code = 51
+    help = "Choose another folder with --out, or continue the run there with --resume."
+
+
+class RunInterrupted(RunError):
+    exit_code = 52
+
+
+class JournalProblem(RunError):
+    exit_code = 53
+
+
+class StorageFull(RunError):
+    exit_code = 54
+    help = "Free space on the disk, then continue with --resume: nothing was lost."
+
+
+class AuditBroken(RunError):
+    exit_code = 55
+    help = "Keep the file as it is and compare it with the copies that the other sites hold."
+
+
+class CrateInvalid(RunError):
+    exit_code = 56
+
+
+# ---- a method -------------------------------------------------------------------------------------------------------
+class MethodError(FivefoldError):
+    exit_code = 60
+
+
+class NotConverged(MethodError):
+    exit_code = 61
+    help = "Allow more iterations in the study, or simplify the model."
+
+
+class Separation(MethodError):
+    exit_code = 62
+    help = "Merge categories or take the variable out of the model."
+
+
+class Collinear(MethodError):
+    exit_code = 63
+    help = "Take one of the variables out of the model."
+
+
+class CategoryAbsent(MethodError):
+    exit_code = 64
+    help = "Merge the category with another in the dictionary, or restrict the analysis."

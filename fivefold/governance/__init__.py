@@ -1,0 +1,1 @@
+"""MAY it be done? Approvals, policy and people."""

@@ -1,0 +1,33 @@
+"""All extension points on one page; the built-in parts use the same doors.
+
+A method lives in its own module, which is imported only when a study names it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
+
+from fivefold.errors import StudyInvalid
+
+if TYPE_CHECKING:
+    from fivefold.algorithms.method import Method
+
+METHODS = {
+    "statistics": "fivefold.algorithms.statistics",
+    "glm": "fivefold.algorithms.glm",
+    "cox": "fivefold.algorithms.cox",
+    "kaplan_meier": "fivefold.algorithms.kaplan_meier",
+}
+"""Built-in methods: name in the study file → module with a `METHOD`. Others: entry points in the group `fivefold.methods`."""
+
+
+def method(name: str) -> Method:
+    """The method that a study names. Raises `StudyInvalid` with the known names."""
+    if name in METHODS:
+        return import_module(METHODS[name]).METHOD  # type: ignore[no-any-return]
+    for point in entry_points(group="fivefold.methods"):
+        if point.name == name:
+            return point.load()  # type: ignore[no-any-return]
+    raise StudyInvalid(f"there is no method called {name!r}", help=f"Write one of: {', '.join(METHODS)}.")

@@ -1,0 +1,1 @@
+"""SecAgg and SecAgg+ as pure functions."""

@@ -1,0 +1,1 @@
+"""Released values made visible: JSON, CSV, plots."""

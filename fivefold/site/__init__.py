@@ -1,0 +1,1 @@
+"""The side WITH the rows."""

@@ -1,0 +1,1 @@
+"""WHAT is to be done: the signed study, its dictionary, its digest."""
