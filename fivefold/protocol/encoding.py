@@ -32,7 +32,7 @@ def decode(data: bytes | memoryview) -> Any:
         raise MessageMalformed("a message is larger than 2 GiB")
     stream = io.BytesIO(data)
     try:
-        lowered = cbor2.CBORDecoder(stream, tag_hook=_array, object_hook=None).decode()
+        lowered = cbor2.CBORDecoder(stream, tag_hook=_array).decode()
         value = _raise(lowered)
     except MessageMalformed:
         raise
@@ -70,7 +70,7 @@ def _lower(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} does not travel between institutions")
 
 
-def _array(_decoder: Any, tag: Any, *_: Any) -> Any:
+def _array(tag: Any, _immutable: bool = False) -> Any:
     if tag.tag != ARRAY_TAG:
         raise MessageMalformed(f"CBOR tag {tag.tag} is not part of the protocol")
     code, shape, data = tag.value

@@ -1,0 +1,1 @@
+"""Who is speaking: keys of sites, custodians and leads."""
