@@ -1,0 +1,80 @@
+"""An append-only file of values that survives `kill -9`: each record is durable before the next step is taken.
+
+A record is its length (8 bytes), the SHA-256 of its bytes, and its bytes (`protocol/encoding.py`). A torn last record, as a crash
+leaves it, is cut off when the journal is opened again; damage anywhere else is an error, never a silent loss.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fivefold.errors import JournalProblem, StorageFull
+from fivefold.protocol.encoding import decode, encode
+
+HEAD = 8 + 32
+
+
+class Journal:
+    """`append` returns only when the record is on disk. One writer at a time (the run's lock sees to that)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        end = sum(HEAD + length for length, _ in _records(path)) if path.exists() else 0
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        os.ftruncate(self._file, end)
+        self._end = end
+
+    def append(self, record: Any) -> None:
+        body = encode(record)
+        data = len(body).to_bytes(8, "big") + hashlib.sha256(body).digest() + body
+        try:
+            view = memoryview(data)
+            offset = self._end
+            while view:
+                written = os.pwrite(self._file, view, offset)
+                view, offset = view[written:], offset + written
+            os.fsync(self._file)
+        except OSError as error:
+            os.ftruncate(self._file, self._end)
+            if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+                raise StorageFull(f"the disk is full: {self.path.name} could not be written") from error
+            raise
+        self._end += len(data)
+
+    def close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+def read(path: Path) -> Iterator[Any]:
+    """The records in order."""
+    if path.exists():
+        for _, body in _records(path):
+            yield decode(body)
+
+
+def _records(path: Path) -> Iterator[tuple[int, bytes]]:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        at = 0
+        while at < size:
+            head = file.read(HEAD)
+            length = int.from_bytes(head[:8], "big")
+            if len(head) < HEAD or at + HEAD + length > size:
+                return  # torn by a crash while it was written: the step after it was never taken
+            body = file.read(length)
+            if hashlib.sha256(body).digest() != head[8:]:
+                if at + HEAD + length == size:
+                    return
+                raise JournalProblem(
+                    f"{path.name} is damaged at byte {at}", help="Restore the run folder from a copy, or start a new run with --out."
+                )
+            yield length, body
+            at += HEAD + length

@@ -1,0 +1,1 @@
+"""The study as a deterministic value that coordinator and every site run alike."""

@@ -1,0 +1,169 @@
+"""Where a run stands: the study's analyses, one generator after the other, and the question that is open now.
+
+The coordinator and every site hold a cursor each and feed it the same outcomes; so each site derives the question itself and no
+coordinator can ask what the signed study does not ask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fivefold.algorithms.method import Method, Setting
+from fivefold.errors import FivefoldError, MethodError, Refused
+from fivefold.plugins import method
+from fivefold.protocol.questions import Aggregate, Array, Field, Gather, Relay, Rounds, Snapshot, Sum, read_only
+from fivefold.protocol.results import Result
+from fivefold.study.definition import Analysis, Study
+
+
+@dataclass(frozen=True)
+class Ended:
+    """An analysis that ended in a sentence instead of a result: too few persons, separation, no convergence."""
+
+    code: str
+    message: str
+    help: str
+    exit_code: int
+    variable: str = ""
+
+    @classmethod
+    def of(cls, error: FivefoldError) -> Ended:
+        return cls(error.code, error.message, error.hint, error.exit_code, error.variable)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a round: totals by field (one mapping for each `Sum` of the question), or how it ended the analysis."""
+
+    totals: tuple[Mapping[str, Array], ...]
+    sites: tuple[str, ...]
+    dropped: tuple[str, ...] = ()
+    ended: str = ""
+    """`TooFewPersons` where a total of persons lies below the study's minimum: no number is kept."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The open question: its round (from 1, over the whole run), the analysis it serves, and its `Sum`s."""
+
+    round: int
+    analysis: Analysis
+    method: str
+    question: Sum | Gather | Relay | tuple[Sum, ...]
+
+    @property
+    def sums(self) -> tuple[Sum, ...]:
+        if isinstance(self.question, Sum):
+            return (self.question,)
+        if isinstance(self.question, tuple):
+            return self.question
+        raise Refused(
+            f"the question {self.question.step.identity} of round {self.round} is not a sum", rule="anything_but_a_sum"
+        )
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """The fields of all sums in order, named `index.name` where there are several sums."""
+        sums = self.sums
+        if len(sums) == 1:
+            return sums[0].fields
+        return tuple(Field(f"{i}.{f.name}", f.kind, f.bound, f.shape) for i, s in enumerate(sums) for f in s.fields)
+
+    def split(self, totals: Mapping[str, Array]) -> tuple[Mapping[str, Array], ...]:
+        """Totals by field name → one mapping for each sum."""
+        if len(self.sums) == 1:
+            return (totals,)
+        return tuple({f.name: totals[f"{i}.{f.name}"] for f in s.fields} for i, s in enumerate(self.sums))
+
+    def join(self, answers: Sequence[Mapping[str, Array]]) -> Mapping[str, Array]:
+        """The inverse of `split`."""
+        if len(answers) == 1:
+            return answers[0]
+        return {f"{i}.{name}": value for i, answer in enumerate(answers) for name, value in answer.items()}
+
+
+def setting_of(study: Study) -> Setting:
+    """The public surroundings that every analysis of the study shares."""
+    return Setting(
+        dictionary=study.phenotypes,
+        sites=tuple(s.name for s in study.sites),
+        minimum_persons=study.privacy.minimum_persons,
+        max_rows_per_site=study.privacy.max_rows_per_site,
+        seed=study.seed,
+    )
+
+
+@dataclass
+class Cursor:
+    """Runs the analyses in order. `open` is the question now asked; None when all is done."""
+
+    study: Study
+    analyses: tuple[Analysis, ...] = ()
+    results: dict[str, Result | Ended] = field(default_factory=dict)
+    open: Asked | None = None
+    snapshot: Snapshot | None = None
+    _round: int = 0
+    _at: int = -1
+    _generator: Rounds | None = None
+
+    def __post_init__(self) -> None:
+        self.analyses = self.analyses or self.study.analyses
+        self._setting = setting_of(self.study)
+        self._next_analysis()
+
+    def feed(self, outcome: Outcome, *, stop: bool = False) -> None:
+        """Give the aggregate of the open round to its analysis and move to the next question."""
+        asked = self.open
+        if asked is None or self._generator is None:
+            raise ValueError("no question is open")
+        if outcome.ended:
+            self._generator.close()
+            self._finish(too_few_persons(asked, self.study.privacy.minimum_persons))
+            return
+        aggregates = tuple(
+            Aggregate({n: read_only(v) for n, v in t.items()}, outcome.sites, outcome.dropped, stop) for t in outcome.totals
+        )
+        self._advance(aggregates if isinstance(asked.question, tuple) else aggregates[0])
+
+    def close(self) -> None:
+        if self._generator is not None:
+            self._generator.close()
+
+    def _next_analysis(self) -> None:
+        self._at += 1
+        if self._at >= len(self.analyses):
+            self.open, self._generator = None, None
+            return
+        analysis = self.analyses[self._at]
+        self._method: Method = method(analysis.method)
+        self._generator = self._method.rounds(self._method.parse(analysis, self._setting))
+        self._advance(None)
+
+    def _advance(self, sent: Any) -> None:
+        assert self._generator is not None
+        try:
+            question = self._generator.send(sent)
+            while isinstance(question, Snapshot):
+                self.snapshot = question
+                question = self._generator.send(None)
+        except StopIteration as done:
+            self._finish(done.value)
+        except (MethodError, Refused) as error:
+            self._finish(Ended.of(error))
+        else:
+            self._round += 1
+            self.open = Asked(self._round, self.analyses[self._at], self._method.name, question)
+
+    def _finish(self, result: Result | Ended) -> None:
+        self.results[self.analyses[self._at].name] = result
+        self._next_analysis()
+
+
+def too_few_persons(asked: Asked, minimum: int) -> Ended:
+    """The sentence for a total under the minimum; it names the analysis and never the number."""
+    from fivefold.errors import TooFewPersons
+
+    error = TooFewPersons(f"analysis {asked.analysis.name!r}: fewer than {minimum} persons remain over all sites")
+    return Ended.of(error)
