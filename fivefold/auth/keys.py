@@ -94,8 +94,8 @@ def write_key(path: str | Path, private: bytes, passphrase: str | None = None) -
 def read_key(path: str | Path, passphrase: str | None = None) -> bytes:
     """The private key (32 bytes) in a file made by `write_key`.
 
-    Raises `KeyProblem` if there is no such file, if others than its owner can read it, if it is not an Ed25519 private key, or if
-    the passphrase is missing, wrong or superfluous.
+    Raises `KeyProblem` if there is no such file, if others than its owner can read it, if it is not an Ed25519 private key,
+    or if the passphrase is missing, wrong or superfluous.
     """
     path = Path(path)
     pem = _read(path)
