@@ -101,6 +101,20 @@ class MappingInvalid(DataError):
     help = "Correct mapping.yaml."
 
 
+class SourceMalformed(DataError):
+    """A file or database that is there, but cannot be read as a table."""
+
+    exit_code = 27
+    help = "Export the data again: one header, as many cells in every row, UTF-8 (or say `encoding:` in mapping.yaml)."
+
+
+class ValueInvalid(DataError):
+    """A value outside its type, range or codes, where the mapping says `on_invalid: refuse`."""
+
+    exit_code = 28
+    help = "Correct the value or its mapping, or write `on_invalid: missing` to count it as missing."
+
+
 # ---- a refusal ------------------------------------------------------------------------------------------------------
 class Refused(FivefoldError):
     exit_code = 30
@@ -147,6 +161,13 @@ class OutOfBounds(Refused):
 
     exit_code = 38
     help = "Correct the range in the dictionary or max_rows_per_site, and sign the study again."
+
+
+class StatementInvalid(Refused):
+    """A signed statement at a site (policy, approval, key) that was altered, or does not follow the one before it."""
+
+    exit_code = 39
+    help = "Restore the site's state folder from a back-up and compare it with the site's audit log."
 
 
 # ---- messages and the secure sum ------------------------------------------------------------------------------------

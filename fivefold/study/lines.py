@@ -1,6 +1,7 @@
 """YAML with the line of every key, so that an error can name it: the border that study, policy and mapping files share.
 
-Made for files that strangers write: no tags, no anchors (an alias can blow a small file up without end), no key twice, at most 1 MiB.
+Made for files that strangers write: no tags, no anchors (an alias can blow a small file up without end), no key twice, at
+most 1 MiB.
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ def parse(raw: bytes, name: str, *, invalid: type[FivefoldError]) -> Document:
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise invalid(f"{name} is not UTF-8 text (line {raw[: error.start].count(10) + 1})", help="Save the file as UTF-8.") from error
+        raise invalid(
+            f"{name} is not UTF-8 text (line {raw[: error.start].count(10) + 1})", help="Save the file as UTF-8."
+        ) from error
     yaml = YAML(typ="safe", pure=True)
     lines: dict[Where, int] = {}
     try:
@@ -74,7 +77,8 @@ def parse(raw: bytes, name: str, *, invalid: type[FivefoldError]) -> Document:
 
 
 def validated(model: type[Model], document: Document, *, invalid: type[FivefoldError], example: str = "") -> Model:
-    """The document as a pydantic model. Raises `invalid` with the line, the key and what to write instead, for the first fault."""
+    """The document as a pydantic model. Raises `invalid` with the line, the key and what to write instead, for the first
+    fault."""
     from pydantic import ValidationError
 
     if not isinstance(document.data, dict):
@@ -123,7 +127,9 @@ def _value(node: Any, where: Where, yaml: Any, lines: dict[Where, int], name: st
     line = node.start_mark.line + 1
     lines.setdefault(where, line)
     if node.anchor is not None:
-        raise invalid(f"{name}, line {line}: anchors and aliases (& and *) are not allowed", help="Write the value out at each place.")
+        raise invalid(
+            f"{name}, line {line}: anchors and aliases (& and *) are not allowed", help="Write the value out at each place."
+        )
     if not str(node.tag or "").startswith("tag:yaml.org,2002:"):
         raise invalid(f"{name}, line {line}: tags (!) are not allowed", help="Write plain values.")
     if isinstance(node, ScalarNode):

@@ -1,0 +1,242 @@
+"""A custodian's approval of one signed study: denied by default, bound to everything it was given for, void at any change.
+
+An approval binds the study's digest, its dictionary, the version of the site's policy, the analyses it allows, whether this
+site's totals and totals at single event times may show, and its last day. A withdrawal is a signed statement too and stops
+at once, since the approval is read from disk before every answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+from fivefold.auth.keys import public_of
+from fivefold.errors import FivefoldError, NotApproved, StatementInvalid
+from fivefold.governance.custody import Custody, custody_of
+from fivefold.governance.policy import Choice, Decision, decide, expiry
+from fivefold.governance.statements import Statement, read_chain, write
+from fivefold.protocol.encoding import digest as digest_of
+from fivefold.protocol.questions import Gather, Relay, Sum
+from fivefold.study.definition import Study
+from fivefold.study.dictionary import Dictionary
+
+
+@dataclass(frozen=True)
+class Approval:
+    """What a custodian allowed. `study` is the study's digest (32 bytes); `identity` the digest (hex) of the signed
+    statement."""
+
+    study: bytes
+    title: str
+    dictionary: bytes
+    policy_version: int
+    policy_digest: str
+    analyses: tuple[str, ...]
+    site_totals: Choice
+    event_totals: Choice
+    expires: date
+    custodian: str
+    key: str
+    at: str
+    identity: str
+
+    def permits(self, need: str) -> bool:
+        """Whether this site's own choice admits what a question needs (`site_totals`, `event_totals`)."""
+        return getattr(self, need, "refused") == "permitted"
+
+    def allow(self, analysis: str, question: Sum | Gather | Relay | tuple[Sum, ...] | None = None) -> None:
+        """Nothing where the approval covers an analysis and its question. Raises `NotApproved` with the rule."""
+        if analysis not in self.analyses:
+            raise NotApproved(f"the custodian did not approve the analysis {analysis}", rule="analysis_not_approved")
+        for one in question if isinstance(question, tuple) else () if question is None else (question,):
+            for need in one.needs if isinstance(one, Sum) else ():
+                if not self.permits(need):
+                    raise NotApproved(f"the custodian did not permit {need} in this study", rule=f"{need}_not_approved")
+
+
+def approve(
+    folder: Path,
+    study: Study,
+    study_digest: bytes,
+    private: bytes,
+    *,
+    analyses: Sequence[str] = (),
+    site_totals: Choice | None = None,
+    event_totals: Choice | None = None,
+    expires: date | None = None,
+    now: datetime | None = None,
+) -> Approval:
+    """Approve a study (its signature verified before) with a custodian's own key: all analyses, the policy's own choices and
+    the study's last day unless said otherwise. The two choices and the day can only be narrower than policy and study.
+
+    Raises `KeyProblem` (not a custodian's key), `PolicyRefuses` (the policy refuses this study), `NotApproved` (wider than
+    allowed).
+    """
+    now = now or datetime.now(UTC)
+    custody = custody_of(folder, now.date())
+    policy, key = custody.policy, public_of(private).hex()
+    who = custody.may_sign(key, now.date())
+    if key in {s.public_key for s in study.sites}:
+        raise NotApproved("the key of a node cannot approve", rule="node_key_cannot_approve")
+    known = {a.name for a in study.analyses}
+    chosen = tuple(analyses) or tuple(a.name for a in study.analyses)
+    if not set(chosen) <= known:
+        unknown = sorted(set(chosen) - known)[0]
+        raise NotApproved(
+            f"the study has no analysis {unknown!r}",
+            rule="analysis_not_approved",
+            help=f"Choose among {', '.join(sorted(known))}.",
+        )
+    decide(policy, study, today=now.date()).enforce()
+    own = next(s.public_key for s in study.sites if s.name == policy.site)
+    if own != custody.node:
+        raise NotApproved(
+            "the study gives this site another key than its node's",
+            rule="own_key",
+            help="Send the lead the key in keys/node.pub; the study has to be signed again.",
+        )
+    last = min(policy.expires, expiry(study), expires or date.max)
+    choices: dict[str, Choice] = {}
+    for need, choice in (("site_totals", site_totals), ("event_totals", event_totals)):
+        admitted: Choice = getattr(policy, need)
+        if choice == "permitted" and admitted == "refused":
+            raise NotApproved(
+                f"site.yaml, line {policy.line(need)}: {need} is refused",
+                rule=need,
+                help="Change the policy first, and sign it.",
+            )
+        choices[need] = choice or admitted
+    facts = {
+        "site": policy.site,
+        "asset": policy.asset,
+        "study": study_digest.hex(),
+        "title": study.title,
+        "dictionary": dictionary_digest(study.dictionary).hex(),
+        "policy": {"version": policy.version, "digest": policy.digest},
+        "analyses": list(chosen),
+        **choices,
+        "expires": last.isoformat(),
+        "custodian": who.name,
+        "at": now.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+    }
+    return _approval(write(_chain(folder, study_digest), "approval", facts, private))
+
+
+def withdraw(folder: Path, study_digest: bytes, private: bytes, *, reason: str = "", now: datetime | None = None) -> None:
+    """Withdraw the approval of a study: the site answers nothing more for it. Any custodian may. Raises `NotApproved` where
+    nothing was approved."""
+    now = now or datetime.now(UTC)
+    custody = custody_of(folder, now.date())
+    who = custody.may_sign(public_of(private).hex(), now.date())
+    chain = _chain(folder, study_digest)
+    if not read_chain(chain):
+        raise NotApproved("this study was never approved here", rule="no_approval", help="Nothing needs to be withdrawn.")
+    at = now.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    write(chain, "withdrawal", {"study": study_digest.hex(), "custodian": who.name, "reason": reason, "at": at}, private)
+
+
+def check_approval(
+    folder: Path, study_digest: bytes, when: datetime, *, study: Study | None = None, custody: Custody | None = None
+) -> Approval:
+    """The approval in force for a study at a site folder; read from disk at each call. Deny by default.
+
+    Raises `NotApproved`, whose `rule` is one of: `no_approval`, `approval_withdrawn`, `approval_altered`, `approval_expired`,
+    `approval_policy_changed`, `approval_dictionary_changed`, `custodian_key_unlisted`, `custodian_key_revoked`,
+    `custodian_key_replaced`, `custodian_key_expired`, `node_key_cannot_approve`; `PolicyRefuses` where the policy is not
+    signed.
+    """
+    today = when.astimezone(UTC).date()
+    custody = custody or custody_of(folder, today)
+    try:
+        said = read_chain(_chain(folder, study_digest))
+    except StatementInvalid as error:
+        raise NotApproved(error.message, rule="approval_altered") from error
+    if not said:
+        raise NotApproved("the custodian has not approved this study", rule="no_approval")
+    if said[-1].kind != "approval":
+        raise NotApproved("the custodian has withdrawn the approval of this study", rule="approval_withdrawn")
+    approval = _approval(said[-1])
+    objection = _objection(approval, study_digest, today, study, custody)
+    if objection is not None:
+        raise NotApproved(objection[1], rule=objection[0])
+    return approval
+
+
+def _objection(approval: Approval, study: bytes, today: date, full: Study | None, custody: Custody) -> tuple[str, str] | None:
+    policy = custody.policy
+    why = custody.standing(approval.key, today, statement=approval.identity)
+    if why is not None:
+        return why
+    if full is not None and approval.key in {s.public_key for s in full.sites}:
+        return "node_key_cannot_approve", "the key of a node cannot approve"
+    if approval.study != study:
+        return "approval_altered", "the approval was given for another study"
+    if full is not None and approval.dictionary != dictionary_digest(full.dictionary):
+        return "approval_dictionary_changed", "the dictionary changed after the approval"
+    if (approval.policy_version, approval.policy_digest) != (policy.version, policy.digest):
+        return (
+            "approval_policy_changed",
+            f"the site's policy is now version {policy.version}, and the approval was given under another",
+        )
+    if today > approval.expires:
+        return "approval_expired", f"the approval ended on {approval.expires}"
+    return None
+
+
+def approvals(folder: Path) -> dict[str, tuple[Statement, ...]]:
+    """All statements about studies at a site, by the study's digest (hex)."""
+    root = folder / "state" / "approvals"
+    return {p.name: read_chain(p) for p in sorted(root.iterdir()) if p.is_dir()} if root.is_dir() else {}
+
+
+def statements_of(folder: Path, key: str) -> tuple[str, ...]:
+    """The digests of the approvals in force that a key signed: what a rotation of this key keeps."""
+    last = [said[-1] for said in approvals(folder).values() if said]
+    return tuple(s.digest for s in last if s.kind == "approval" and key in s.signers)
+
+
+def dictionary_digest(dictionary: Dictionary) -> bytes:
+    """SHA-256 (32 bytes) of a dictionary's whole content."""
+    variables = [
+        (v.name, v.label, v.type, v.unit, v.minimum, v.maximum, list(v.codes.items()), list(v.missing_codes), v.iri)
+        for v in dictionary.variables.values()
+    ]
+    return digest_of((dictionary.name, dictionary.version, variables))
+
+
+def decision(folder: Path, study: Study, when: datetime) -> Decision:
+    """What the signed policy says to a study as a whole."""
+    today = when.astimezone(UTC).date()
+    return decide(custody_of(folder, today).policy, study, today=today)
+
+
+def _approval(statement: Statement) -> Approval:
+    facts = statement.facts
+    try:
+        return Approval(
+            study=bytes.fromhex(facts["study"]),
+            title=str(facts["title"]),
+            dictionary=bytes.fromhex(facts["dictionary"]),
+            policy_version=int(facts["policy"]["version"]),
+            policy_digest=str(facts["policy"]["digest"]),
+            analyses=tuple(facts["analyses"]),
+            site_totals=facts["site_totals"],
+            event_totals=facts["event_totals"],
+            expires=date.fromisoformat(facts["expires"]),
+            custodian=str(facts["custodian"]),
+            key=statement.signers[0],
+            at=str(facts["at"]),
+            identity=statement.digest,
+        )
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise _altered() from error
+
+
+def _altered() -> FivefoldError:
+    return NotApproved("the approval on disk is not a whole one", rule="approval_altered")
+
+
+def _chain(folder: Path, study_digest: bytes) -> Path:
+    return folder / "state" / "approvals" / study_digest.hex()

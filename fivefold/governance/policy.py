@@ -1,0 +1,366 @@
+"""A site's own policy: `site.yaml`, and the one decision point that is asked before each gated act.
+
+The custodian writes and signs it; a coordinator neither sets nor sees it. Denied unless a rule permits, and every decision
+names the rule that made it and the line where it stands. A file that does not parse permits nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, model_validator
+
+from fivefold.auth.keys import fingerprint
+from fivefold.errors import PolicyRefuses
+from fivefold.protocol.questions import Gather, Relay, Sum
+from fivefold.study.definition import Analysis, Study
+from fivefold.study.lines import Document, parse, read, validated
+
+FILE = "site.yaml"
+Choice = Literal["permitted", "refused"]
+
+
+def _words(text: str) -> str:
+    """Names are shown in terminals and logs: no control characters there."""
+    if not text.isprintable():
+        raise ValueError("write printable characters only")
+    return text
+
+
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), AfterValidator(_words)]
+
+
+def _key(text: str) -> str:
+    key = text.strip().lower()
+    if not re.fullmatch("[0-9a-f]{64}", key):
+        raise ValueError("a public key is written as 64 hex digits; `fivefold keys show FILE` prints it")
+    return key
+
+
+def _print(text: str) -> str:
+    digits = re.sub("[ :-]", "", text).lower()
+    if re.fullmatch("[0-9a-f]{64}", digits):
+        return fingerprint(bytes.fromhex(digits))
+    if not re.fullmatch("[0-9a-f]{32}", digits):
+        raise ValueError("a fingerprint is eight groups of four hex digits; the other site reads it out to you")
+    return " ".join(digits[i : i + 4] for i in range(0, 32, 4))
+
+
+Key = Annotated[str, AfterValidator(_key)]
+Fingerprint = Annotated[str, AfterValidator(_print)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
+
+
+class Custodian(_Frozen):
+    """A person who answers for the rows. `key` is the public half (Ed25519, 64 hex digits) of the custodian's own key."""
+
+    name: Name
+    key: Key
+    since: date = Field(alias="from")
+    until: date
+
+    def holds(self, day: date) -> bool:
+        return self.since <= day <= self.until
+
+
+class Peer(_Frozen):
+    """A site that this site recognises: only such a one counts toward any minimum.
+
+    `fingerprint` of the key of its node was compared out of band, by telephone say; a whole public key is taken as well.
+    """
+
+    site: Name
+    fingerprint: Fingerprint
+
+
+class Policy(_Frozen):
+    """What a site permits. `lines` says where each key stands in the file, `digest` (SHA-256, hex) binds approvals to the
+    text."""
+
+    version: int = Field(ge=1)
+    site: Name
+    asset: Name
+    expires: date
+    custodians: tuple[Custodian, ...]
+    revoked: tuple[Key, ...] = ()
+    """Keys that may no longer sign anything, whoever held them."""
+    peers: tuple[Peer, ...] = ()
+    leads: tuple[Key, ...] = ()
+    """Public keys of leads whose studies may be approved; none: any lead's."""
+    methods: tuple[Name, ...] = ()
+    steps: tuple[Name, ...] = ()
+    """Steps that let out anything but a sum, by identity (`pca.loadings/1`); every other such step is refused."""
+    adversary: Literal["active", "curious"] = "active"
+    minimum_persons: int = Field(default=5, ge=3)
+    local_minimum: int = Field(default=0, ge=0)
+    """A count of persons of this site alone in 1..local_minimum-1 refuses the step; 0 or 1: no such rule."""
+    minimum_sites: int = Field(default=3, ge=3)
+    minimum_difference: int = Field(default=1, ge=1)
+    colluders: int = Field(default=0, ge=0)
+    honest: int = Field(default=2, ge=2)
+    site_totals: Choice = "refused"
+    event_totals: Choice = "refused"
+    exact_sums: Choice = "permitted"
+    """`refused`: every answer needs differential privacy."""
+    max_epsilon: float | None = Field(default=None, gt=0)
+    """The floor of privacy where a study has differential privacy: its ε may not be larger."""
+    max_rounds: int = Field(default=500, ge=1)
+    max_iterations: int = Field(default=25, ge=1)
+    numbers_per_person: float = Field(default=500.0, gt=0)
+    """All numbers of all rounds of a study that may leave, for each person of the cohort (parameters per row)."""
+    degrees_of_freedom: int = Field(default=10, ge=0)
+    dominance: float = Field(default=0.5, gt=0, lt=1)
+    """No person may carry more than this share of a weighted sum."""
+    opt_outs: Name | None = None
+    """A file with one person identifier a line; these persons are removed before anything else."""
+
+    _lines: Mapping[str, int] = PrivateAttr(default_factory=dict)
+    _digest: str = PrivateAttr(default="")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not self.custodians:
+            raise ValueError("name at least one custodian")
+        if len({c.key for c in self.custodians}) != len(self.custodians):
+            raise ValueError("two custodians share a key; give each person a key of their own")
+        if len({p.site for p in self.peers}) != len(self.peers) or len({p.fingerprint for p in self.peers}) != len(self.peers):
+            raise ValueError("a peer stands in the list twice")
+        return self
+
+    def line(self, key: str) -> int:
+        """The line of a key in site.yaml; where it is not written, its default holds, and line 0 says so."""
+        return self._lines.get(key, 0)
+
+    @property
+    def digest(self) -> str:
+        return self._digest
+
+    @classmethod
+    def of(cls, raw: bytes, name: str = FILE) -> Policy:
+        """A policy from the bytes of site.yaml. Raises `PolicyRefuses` with the line: what does not parse permits nothing."""
+        return _placed(parse(raw, name, invalid=PolicyRefuses), raw)
+
+    @classmethod
+    def read(cls, path: Path) -> Policy:
+        """A policy from a file, its signature *not* looked at: see `governance/approvals.py: signed_policy`."""
+        document = read(path, invalid=PolicyRefuses, missing=PolicyRefuses)
+        return _placed(document, path.read_bytes())
+
+
+def _placed(document: Document, raw: bytes) -> Policy:
+    policy = validated(Policy, document, invalid=PolicyRefuses, example="Write one with `fivefold site init`.")
+    policy._lines = {str(where[0]): line for where, line in document.lines.items() if len(where) == 1}
+    policy._digest = hashlib.sha256(raw).hexdigest()
+    return policy
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Permit or deny, with the rule of site.yaml that made it, its line (0: the default, not written out) and one sentence."""
+
+    permit: bool
+    rule: str
+    line: int
+    sentence: str
+
+    def enforce(self) -> Decision:
+        """This decision where it permits. Raises `PolicyRefuses` that names the rule."""
+        if not self.permit:
+            where = f"{FILE}, line {self.line}" if self.line else f"{FILE}, by default"
+            raise PolicyRefuses(f"{where}, rule {self.rule}: {self.sentence}", rule=self.rule)
+        return self
+
+
+Rule = Callable[[Policy, Study, date], str | None]
+"""Why a study as a whole is refused, or None."""
+
+
+def _methods(policy: Policy, study: Study, _: date) -> str | None:
+    refused = sorted({a.method for a in study.analyses} - set(policy.methods))
+    return f"the method {refused[0]} is not among the methods that this site permits" if refused else None
+
+
+def _envelope(policy: Policy, study: Study, _: date) -> str | None:
+    refused = sorted(set(study.envelope.methods) - set(policy.methods))
+    return f"the study's envelope holds the method {refused[0]}, which this site does not permit" if refused else None
+
+
+def _expiry(policy: Policy, study: Study, day: date) -> str | None:
+    if day > policy.expires:
+        return f"this policy ended on {policy.expires}"
+    return f"the study's agreements ended on {study.agreements.expires}" if day > expiry(study) else None
+
+
+def _lead(policy: Policy, study: Study, _: date) -> str | None:
+    if policy.leads and study.lead.public_key not in policy.leads:
+        return "the key that signs the study is not one of the leads that this site admits"
+    return None
+
+
+def _mine(policy: Policy, study: Study, _: date) -> str | None:
+    return None if policy.site in {s.name for s in study.sites} else "the study does not name this site"
+
+
+def _peers(policy: Policy, study: Study, _: date) -> str | None:
+    pinned = {p.site: p.fingerprint for p in policy.peers}
+    for site in study.sites:
+        if site.name != policy.site and site.name in pinned and not _is(pinned[site.name], site.public_key):
+            return f"the study gives site {site.name} another key than the one that this site pinned"
+    known, wanted = len(recognised(policy, study)), needed(policy, study)
+    if known < wanted:
+        return f"this site recognises {known} of {len(study.sites)} sites, and at least {wanted} must stand in every sum"
+    return None
+
+
+def _at_least(rule: str, words: str) -> Rule:
+    def check(policy: Policy, study: Study, _: date) -> str | None:
+        asked, floor = getattr(study.privacy, rule), getattr(policy, rule)
+        return f"the study asks for {words} {asked}, and this site for at least {floor}" if asked < floor else None
+
+    return check
+
+
+def _adversary(policy: Policy, study: Study, _: date) -> str | None:
+    if study.privacy.adversary != "active" and policy.adversary == "active":
+        return "the study trusts the coordinator to follow the protocol (adversary: curious), and this site does not"
+    return None
+
+
+def _withstood(policy: Policy, study: Study, _: date) -> str | None:
+    """Bonawitz et al. (2017), section 6: against an active coordinator two survivor lists must share an honest site."""
+    n, t = len(study.sites), _threshold(study)
+    most = t - max(study.privacy.honest, policy.honest)
+    if study.privacy.adversary == "active":
+        most = min(most, 2 * t - n - 1)
+    if max(study.privacy.colluders, policy.colluders) <= most:
+        return None
+    return f"with {n} sites and a threshold of {t} the sum withstands too few colluding sites"
+
+
+def _exact(policy: Policy, study: Study, _: date) -> str | None:
+    if study.privacy.differential_privacy is None and policy.exact_sums == "refused":
+        return "the study asks for exact sums, and this site answers with differential privacy only"
+    return None
+
+
+def _epsilon(policy: Policy, study: Study, _: date) -> str | None:
+    private = study.privacy.differential_privacy
+    if private is None or policy.max_epsilon is None:
+        return None
+    asked = private.get("epsilon")
+    if isinstance(asked, (int, float)) and not isinstance(asked, bool) and 0 < asked <= policy.max_epsilon:
+        return None
+    return f"the study's differential privacy is weaker than ε = {policy.max_epsilon}"
+
+
+def _iterations(policy: Policy, study: Study, _: date) -> str | None:
+    for analysis in study.analyses:
+        asked = analysis.options.get("max_iterations")
+        if isinstance(asked, (int, float)) and asked > policy.max_iterations:
+            return f"analysis {analysis.name} asks for {asked} iterations, and this site admits {policy.max_iterations}"
+    return None
+
+
+STUDY_RULES: tuple[tuple[str, Rule], ...] = (
+    ("expires", _expiry),
+    ("site", _mine),
+    ("leads", _lead),
+    ("methods", _methods),
+    ("methods", _envelope),
+    ("adversary", _adversary),
+    ("minimum_persons", _at_least("minimum_persons", "a minimum of persons of")),
+    ("minimum_sites", _at_least("minimum_sites", "a minimum of sites of")),
+    ("minimum_difference", _at_least("minimum_difference", "a minimum difference of")),
+    ("colluders", _at_least("colluders", "colluders withstood:")),
+    ("honest", _at_least("honest", "honest sites in each sum:")),
+    ("colluders", _withstood),
+    ("exact_sums", _exact),
+    ("max_epsilon", _epsilon),
+    ("max_iterations", _iterations),
+    ("peers", _peers),
+)
+"""Read top to bottom; the first that objects decides."""
+
+
+def decide(
+    policy: Policy,
+    study: Study,
+    *,
+    analysis: Analysis | None = None,
+    question: Sum | Gather | Relay | tuple[Sum, ...] | None = None,
+    round: int = 0,
+    today: date,
+) -> Decision:
+    """May this study, this analysis, this question be answered? Deny by default.
+
+    `round` counts over the whole run, from 1. The sites' own permission for `needs` (`site_totals`, `event_totals`) is
+    looked up here for the policy; the approval's own choice is narrower and is asked by the gate as well.
+    """
+    for rule, objection in STUDY_RULES:
+        why = objection(policy, study, today)
+        if why is not None:
+            return Decision(False, rule, policy.line(rule), why)
+    if analysis is not None and analysis.method not in policy.methods:
+        return _deny(policy, "methods", f"the method {analysis.method} is not among the methods that this site permits")
+    if round > policy.max_rounds:
+        return _deny(policy, "max_rounds", f"round {round} lies beyond the {policy.max_rounds} that this site answers")
+    for one in question if isinstance(question, tuple) else () if question is None else (question,):
+        decision = _decide_question(policy, one)
+        if not decision.permit:
+            return decision
+    return Decision(True, "methods", policy.line("methods"), "this site permits the study's methods, and no rule objects")
+
+
+def _decide_question(policy: Policy, question: Sum | Gather | Relay) -> Decision:
+    step = question.step
+    if not isinstance(question, Sum) or step.leaves != "sum":
+        if step.identity in policy.steps:
+            return Decision(True, "steps", policy.line("steps"), f"the step {step.identity} is named")
+        return _deny(policy, "steps", f"the step {step.identity} lets out more than a sum, and this site does not name it")
+    for need in question.needs:
+        if getattr(policy, need, "refused") != "permitted":
+            words = {"event_totals": "totals at single event times", "site_totals": "this site's own totals"}.get(need, need)
+            return _deny(policy, need, f"the step {step.identity} would show {words}")
+    return Decision(True, "methods", policy.line("methods"), f"the step {step.identity} leaves a sum")
+
+
+def _deny(policy: Policy, rule: str, sentence: str) -> Decision:
+    return Decision(False, rule, policy.line(rule), sentence)
+
+
+def expiry(study: Study) -> date:
+    """The day after which no site answers. Raises `PolicyRefuses` where the study names none."""
+    try:
+        return date.fromisoformat(str(study.agreements.expires)[:10])
+    except ValueError as error:
+        raise PolicyRefuses("the study's agreements name no day on which they end", rule="expires") from error
+
+
+def recognised(policy: Policy, study: Study) -> tuple[str, ...]:
+    """The study's sites that count for this site: itself, and those whose key in the study is the one it pinned."""
+    pinned = {p.site: p.fingerprint for p in policy.peers}
+    return tuple(s.name for s in study.sites if s.name == policy.site or _is(pinned.get(s.name, ""), s.public_key))
+
+
+def _is(pinned: str, key: str) -> bool:
+    return pinned == fingerprint(bytes.fromhex(key))
+
+
+def needed(policy: Policy, study: Study) -> int:
+    """The survivors that every sum must have: max(t, minimum_sites, c + h), the stricter of study and policy."""
+    private = study.privacy
+    sites = max(private.minimum_sites, policy.minimum_sites)
+    return max(_threshold(study), sites, max(private.colluders, policy.colluders) + max(private.honest, policy.honest))
+
+
+def _threshold(study: Study) -> int:
+    return study.privacy.threshold or 2 * len(study.sites) // 3 + 1
