@@ -1,0 +1,187 @@
+"""`mapping.yaml`: how a site's own columns, units and codes become the dictionary's.
+
+source: {kind: csv, path: patients.csv}
+person: patient_no
+variables:
+  age: {column: AGE_M, unit: month}
+  sex: {column: gender, codes: {1: male, 2: female}}
+  chol: {column: chol, unit: mg/dL, missing: [0]}
+  hospital: {constant: basel}
+"""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import re
+from datetime import date, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, PrivateAttr, model_validator
+
+from fivefold.errors import MappingInvalid
+from fivefold.study.lines import Document, parse, read, validated
+
+FILE = "mapping.yaml"
+OnInvalid = Literal["missing", "refuse"]
+WHOLE = re.compile(r"[+-]?\d{1,15}\.0*$")
+
+
+def code_text(value: Any) -> Any:
+    """A code as text, however YAML read it: `1`, `1.0`, `true` and `2026-01-31` are texts here."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        return canonical(repr(value))
+    if isinstance(value, (date, datetime)):
+        return value.isoformat()
+    return value
+
+
+def canonical(text: str) -> str:
+    """A whole number written as a decimal (`1.0`, as spreadsheets and databases write codes) becomes `1`; other text stays."""
+    return str(int(float(text))) if WHOLE.match(text) else text
+
+
+Code = Annotated[str, BeforeValidator(code_text)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class CsvSource(_Frozen):
+    """A text file of cells. `header`: true (the first row), or the names of the columns of a file without one."""
+
+    kind: Literal["csv"]
+    path: str = Field(min_length=1)
+    delimiter: str = Field(default=",", min_length=1, max_length=1)
+    encoding: str = "utf-8"
+    decimal: Literal[".", ","] = "."
+    header: Literal[True] | tuple[str, ...] = True
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        try:
+            known = codecs.lookup(self.encoding)
+        except LookupError as error:
+            raise ValueError(f"there is no encoding {self.encoding!r}; write utf-8, latin-1, cp1252 or utf-16") from error
+        if not getattr(known, "_is_text_encoding", True):
+            raise ValueError(f"{self.encoding!r} is not an encoding of text")
+        if not self.delimiter.isascii() or self.delimiter in '"\r\n\0':
+            raise ValueError("the delimiter must be one ASCII character, such as ',' ';' or '\\t'")
+        if isinstance(self.header, tuple) and len(set(self.header)) != len(self.header):
+            raise ValueError("two columns of the header share a name")
+        return self
+
+
+class ParquetSource(_Frozen):
+    """A Parquet file."""
+
+    kind: Literal["parquet"]
+    path: str = Field(min_length=1)
+
+
+class SqlSource(_Frozen):
+    """A database by SQLAlchemy. `url_env` names the environment variable that holds its URL (so that no password stands in a
+    file); `table` (with `schema_name`), or one read-only `query`."""
+
+    kind: Literal["sql"]
+    url_env: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    table: str | None = None
+    schema_name: str | None = None
+    query: str | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.table is None) == (self.query is None):
+            raise ValueError("write either `table:` or `query:`")
+        if self.query is not None:
+            words = self.query.strip().rstrip(";")
+            if not re.match(r"(?is)(select|with)\b", words) or ";" in words:
+                raise ValueError("the query must be one SELECT")
+        return self
+
+
+Source = Annotated[CsvSource | ParquetSource | SqlSource, Discriminator("kind")]
+
+
+class EachRow(_Frozen):
+    """The custodian's word that each row is another person, for data without an identifier."""
+
+    each_row: Literal[True]
+
+
+class Mapped(_Frozen):
+    """One variable: a column, or a constant. `unit` is the column's own (the dictionary's if absent), `factor` multiplies
+    where no unit converts (mmol/L of a substance); `codes` maps the site's codes to the dictionary's; `missing` are codes
+    that mean 'not known' in this column; `format` is a date's (`%d.%m.%Y`; ISO 8601 if absent)."""
+
+    column: str | None = None
+    constant: Code | None = None
+    unit: str | None = Field(default=None, max_length=60)
+    factor: float | None = None
+    codes: dict[Code, Code] = Field(default_factory=dict)
+    missing: tuple[Code, ...] = ()
+    format: str | None = None
+    on_invalid: OnInvalid | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        return {"column": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.column is None) == (self.constant is None):
+            raise ValueError("write either `column:` or `constant:`")
+        if self.factor is not None and (self.factor == 0 or self.unit is not None):
+            raise ValueError("`factor` must not be 0 and stands in place of `unit`")
+        return self
+
+
+class Mapping(_Frozen):
+    """The whole file. `person` names the column that identifies a person."""
+
+    source: Source
+    person: str | EachRow
+    missing: tuple[Code, ...] = ()
+    on_invalid: OnInvalid = "missing"
+    variables: dict[str, Mapped]
+
+    _lines: dict[tuple[str | int, ...], int] = PrivateAttr(default_factory=dict)
+    _digest: str = PrivateAttr(default="")
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the file's text."""
+        return self._digest
+
+    def at(self, *where: str) -> str:
+        """`mapping.yaml, line 7` for an error about a key."""
+        place: tuple[str | int, ...] = where
+        while place and place not in self._lines:
+            place = place[:-1]
+        return f"{FILE}, line {self._lines.get(place, 1)}"
+
+    def refuses(self, variable: str) -> bool:
+        """Whether a value of this variable outside its type, range or codes ends the preparation."""
+        mapped = self.variables.get(variable)
+        return ((mapped and mapped.on_invalid) or self.on_invalid) == "refuse"
+
+    @classmethod
+    def read(cls, path: Path) -> Mapping:
+        """Raises `MappingInvalid` with the line and what to write instead."""
+        return _placed(read(path, invalid=MappingInvalid, missing=MappingInvalid), path.read_bytes())
+
+    @classmethod
+    def of(cls, raw: bytes) -> Mapping:
+        return _placed(parse(raw, FILE, invalid=MappingInvalid), raw)
+
+
+def _placed(document: Document, raw: bytes) -> Mapping:
+    mapping = validated(Mapping, document, invalid=MappingInvalid, example="Write `source:`, `person:` and `variables:`.")
+    mapping._lines = dict(document.lines)
+    mapping._digest = hashlib.sha256(raw).hexdigest()
+    return mapping
