@@ -114,12 +114,14 @@ class EachRow(_Frozen):
 
 
 class Mapped(_Frozen):
-    """One variable: a column, or a constant. `unit` is the column's own (the dictionary's if absent), `factor` multiplies
-    where no unit converts (mmol/L of a substance); `codes` maps the site's codes to the dictionary's; `missing` are codes
-    that mean 'not known' in this column; `format` is a date's (`%d.%m.%Y`; ISO 8601 if absent)."""
+    """One variable: a column, a constant, or `absent: true` where the site does not have it. `unit` is the column's own (the
+    dictionary's if absent), `factor` multiplies where no unit converts (mmol/L of a substance); `codes` maps the site's
+    codes to the dictionary's; `missing` are codes that mean 'not known' in this column; `format` is a date's (`%d.%m.%Y`;
+    ISO 8601 if absent)."""
 
     column: str | None = None
     constant: Code | None = None
+    absent: Literal[True] | None = None
     unit: str | None = Field(default=None, max_length=60)
     factor: float | None = None
     codes: dict[Code, Code] = Field(default_factory=dict)
@@ -133,9 +135,20 @@ class Mapped(_Frozen):
         return {"column": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
+    def _format(self) -> Self:
+        if self.format is not None:
+            try:
+                if not re.search("%[yYxcDFG]", self.format):
+                    raise ValueError
+                datetime.strptime(datetime(2001, 2, 3).strftime(self.format), self.format)
+            except ValueError:
+                raise ValueError(f"{self.format!r} is not the format of a date; write it like %d.%m.%Y") from None
+        return self
+
+    @model_validator(mode="after")
     def _one(self) -> Self:
-        if (self.column is None) == (self.constant is None):
-            raise ValueError("write either `column:` or `constant:`")
+        if sum(x is not None for x in (self.column, self.constant, self.absent)) != 1:
+            raise ValueError("write one of `column:`, `constant:` and `absent: true`")
         if self.factor is not None and (self.factor == 0 or self.unit is not None):
             raise ValueError("`factor` must not be 0 and stands in place of `unit`")
         return self
