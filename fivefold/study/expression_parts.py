@@ -37,7 +37,8 @@ COMPARISONS: dict[str, Callable[..., npt.NDArray[np.bool_]]] = {
     "==": np.equal, "!=": np.not_equal, "<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal,
 }  # fmt: skip
 KIND_WORDS: dict[Kind, str] = {
-    "number": "a number", "truth": "a condition", "category": "a category", "date": "a date", "text": "a text", "choice": "a text",
+    "number": "a number", "truth": "a condition", "category": "a category",
+    "date": "a date", "text": "a text", "choice": "a text",
 }  # fmt: skip
 FUNCTIONS = ("log", "exp", "sqrt", "abs", "min", "max", "round", "where", "cut", "ismissing")
 

@@ -1,0 +1,287 @@
+"""What a study's parts say about each other: every fault with its place in the file and what to write instead.
+
+Faults make a study unusable; what an analysis asks of its own method is checked above (`governance/study_check.py`), since
+methods lie above the study.
+"""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+
+from fivefold.auth.keys import public_from_hex
+from fivefold.errors import FivefoldError, KeyProblem
+from fivefold.study import expressions
+from fivefold.study.definition import Study
+from fivefold.study.dictionary import Dictionary, Variable
+from fivefold.study.expression_parts import FUNCTIONS
+from fivefold.study.expression_syntax import suggestion
+
+Where = tuple[str | int, ...]
+RESERVED = {*FUNCTIONS, *keyword.kwlist, "true", "false", "site", "Surv", "strata", "cluster"}
+MOST_SITES = 128
+MOST_ROWS = 10**12
+SUBTRACTION = "with two sites each would learn the other's numbers by subtracting its own from the sum"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong: where (`("sites", 1, "public_key")`), in which words, and what to write instead."""
+
+    where: Where
+    what: str
+    instead: str = ""
+
+
+def faults(study: Study) -> list[Fault]:
+    """Everything in the study that contradicts itself, in no particular order."""
+    found = list(dictionary_faults(study.dictionary))
+    for part in (_people, _variables, _derived, _cohort, _analyses, _envelope, _privacy, _agreements):
+        found += part(study)
+    return found
+
+
+def unready(study: Study, today: date | None = None) -> list[Fault]:
+    """What may still be open while a study is drafted, but not when it is frozen: keys, and an expiry that lies ahead."""
+    owners: list[tuple[Where, str, str]] = [(("lead", "public_key"), "the lead", study.lead.public_key)]
+    owners += [(("sites", i, "public_key"), f"site {s.name!r}", s.public_key) for i, s in enumerate(study.sites)]
+    found = [
+        Fault(
+            where, f"the public key of {who} is still missing", "Paste the 64 hex digits that `fivefold keys show FILE` prints."
+        )
+        for where, who, key in owners
+        if placeholder(key)
+    ]
+    if today is not None and _day(study.agreements.expires) is not None and study.agreements.expires < today.isoformat():
+        found.append(Fault(("agreements", "expires"), f"the study expired on {study.agreements.expires}", "Write a later day."))
+    return found
+
+
+def placeholder(key: str) -> bool:
+    """Whether a key is yet to be filled in: empty, or a note in angle brackets."""
+    return not key or (key.startswith("<") and key.endswith(">"))
+
+
+def dictionary_faults(dictionary: Dictionary) -> Iterator[Fault]:
+    """Faults of the dictionary itself; their places begin with `dictionary`."""
+    for name, variable in dictionary.variables.items():
+        yield from _variable_faults(variable, ("dictionary", "variables", name))
+
+
+def _variable_faults(variable: Variable, where: Where) -> Iterator[Fault]:
+    name, low, high = variable.name, variable.minimum, variable.maximum
+    if name in RESERVED:
+        yield Fault(where, f"{name!r} is a word of the formula language", f"Call the variable {name}_value, for example.")
+    if variable.type in ("number", "integer", "date"):
+        if low is not None and high is not None and low >= high:
+            yield Fault(
+                (*where, "minimum"), f"the range of {name!r} is empty: {low:g} to {high:g}", "Write the smaller one first."
+            )
+        if variable.codes:
+            yield Fault((*where, "codes"), f"{name!r} is a {variable.type} and has codes", "Write `type: category`.")
+        if variable.type == "integer" and any(v is not None and v != int(v) for v in (low, high)):
+            yield Fault((*where, "minimum"), f"{name!r} is an integer with a broken range", "Write whole numbers.")
+        return
+    if low is not None or high is not None:
+        yield Fault((*where, "minimum" if low is not None else "maximum"), f"a {variable.type} has no range", "Take it out.")
+    codes = list(variable.codes)
+    if variable.type == "category":
+        if len(codes) < 2:
+            yield Fault(
+                (*where, "codes"), f"category {name!r} needs two codes or more", 'Write codes: {"1": male, "2": female}.'
+            )
+        twice = sorted({label for label in variable.codes.values() if list(variable.codes.values()).count(label) > 1})
+        if twice:
+            yield Fault(
+                (*where, "codes"), f"two codes of {name!r} share the label {twice[0]!r}", "Give each code its own label."
+            )
+    elif variable.type == "boolean" and codes and codes != ["0", "1"]:
+        yield Fault((*where, "codes"), f"boolean {name!r} has other codes than 0 and 1", 'Write {"0": no, "1": yes}.')
+    elif variable.type == "text" and codes:
+        yield Fault((*where, "codes"), f"text {name!r} has codes", "Write `type: category`.")
+    both = sorted(set(codes) & set(variable.missing_codes))
+    if both:
+        yield Fault((*where, "missing_codes"), f"code {both[0]!r} of {name!r} is both a value and missing", "Take one out.")
+
+
+# ---- the study's own parts ------------------------------------------------------------------------------------------
+def _people(study: Study) -> Iterator[Fault]:
+    seen: dict[str, str] = {}
+    owners: list[tuple[Where, str, str]] = [(("lead", "public_key"), "the lead", study.lead.public_key)]
+    owners += [(("sites", i, "public_key"), f"site {s.name!r}", s.public_key) for i, s in enumerate(study.sites)]
+    for where, who, key in owners:
+        if placeholder(key):
+            continue
+        try:
+            public = public_from_hex(key).hex()
+        except KeyProblem:
+            yield Fault(where, f"the public key of {who} is not 64 hex digits", "Copy it from `fivefold keys show FILE`.")
+            continue
+        if public != key:
+            yield Fault(
+                where, f"the public key of {who} has capitals or spaces", "Write it as `fivefold keys show FILE` prints it."
+            )
+        if public in seen:
+            yield Fault(where, f"{who} has the same public key as {seen[public]}", "Every party makes a key of its own.")
+        seen.setdefault(public, who)
+    orcid = study.lead.orcid
+    if orcid and not re.fullmatch(r"\d{4}-\d{4}-\d{4}-\d{3}[\dX]", orcid):
+        yield Fault(("lead", "orcid"), f"{orcid!r} is not an ORCID", "Write it as 0000-0002-1825-0097.")
+    folded: dict[str, str] = {}
+    for i, site in enumerate(study.sites):
+        if site.name.lower() in folded:
+            yield Fault(("sites", i, "name"), f"two sites are called {site.name!r}", "Give each site its own name.")
+        folded[site.name.lower()] = site.name
+    count = len(study.sites)
+    if count < 3:
+        why = SUBTRACTION if count == 2 else "one site alone has nobody to add to"
+        yield Fault(("sites",), f"a study needs three sites or more: {why}", "Bring in another site.")
+    if count > MOST_SITES:
+        yield Fault(("sites",), f"{count} sites are more than {MOST_SITES}", f"Ask at most {MOST_SITES}.")
+
+
+def _variables(study: Study) -> Iterator[Fault]:
+    known = list(study.dictionary.variables)
+    for name in study.variables:
+        where: Where = ("variables", name)
+        if name not in study.dictionary:
+            yield Fault(where, f"the dictionary has no variable {name!r}", suggestion(name, known))
+            continue
+        if name == study.person:
+            yield Fault(where, f"{name!r} identifies persons, so it is never a variable", "Take it out of `variables`.")
+        yield from _range_needed(study.dictionary[name], where, f"`minimum` and `maximum` of {name!r} in the dictionary")
+
+
+def _range_needed(variable: Variable, where: Where, what: str) -> Iterator[Fault]:
+    if variable.type in ("number", "integer") and (variable.minimum is None or variable.maximum is None):
+        yield Fault(where, f"{variable.name!r} has no range, and the exactness of sums follows from it", f"Write {what}.")
+
+
+def _derived(study: Study) -> Iterator[Fault]:
+    known = {n: study.dictionary[n] for n in study.variables if n in study.dictionary}
+    for i, derived in enumerate(study.derived):
+        where: Where = ("derived", i)
+        variable = derived.variable
+        if variable.name in known or variable.name in study.dictionary or variable.name == study.person:
+            yield Fault((*where, "name"), f"{variable.name!r} exists already", "Give the derived variable a name of its own.")
+        yield from _variable_faults(variable, where)
+        if variable.type == "text":
+            yield Fault((*where, "type"), "a derived variable cannot be text", "Write `type: category`.")
+        else:
+            scope = Dictionary(study.dictionary.name, study.dictionary.version, known)
+            yield from _expression(study, derived.expression, scope, (*where, "expression"), variable)
+        yield from _range_needed(variable, where, "`minimum` and `maximum`")
+        known[variable.name] = variable
+
+
+def _cohort(study: Study) -> Iterator[Fault]:
+    scope = _scope(study)
+    for key, conditions in (("include", study.cohort.include), ("exclude", study.cohort.exclude)):
+        for i, condition in enumerate(conditions):
+            yield from _expression(study, condition, scope, ("cohort", key, i))
+    index = study.cohort.index_date
+    if index is not None:
+        where: Where = ("cohort", "index_date")
+        yield from _known(study, index, scope, where)
+        if index in scope and scope[index].type != "date":
+            yield Fault(where, f"{index!r} is a {scope[index].type}, not a date", "Name a variable with `type: date`.")
+
+
+def _analyses(study: Study) -> Iterator[Fault]:
+    scope = _scope(study)
+    names: set[str] = set()
+    for i, analysis in enumerate(study.analyses):
+        if analysis.name.lower() in names:
+            yield Fault(("analyses", i, "name"), f"two analyses are called {analysis.name!r}", "Give each its own name.")
+        names.add(analysis.name.lower())
+        for k, name in enumerate(analysis.variables):
+            yield from _known(study, name, scope, ("analyses", i, "variables", k))
+        if analysis.subgroup:
+            yield from _expression(study, analysis.subgroup, scope, ("analyses", i, "subgroup"))
+
+
+def _envelope(study: Study) -> Iterator[Fault]:
+    envelope, scope = study.envelope, _scope(study)
+    for k, name in enumerate(envelope.variables):
+        yield from _known(study, name, scope, ("envelope", "variables", k))
+    for k, condition in enumerate(envelope.subgroups):
+        yield from _expression(study, condition, scope, ("envelope", "subgroups", k))
+    if not 0 <= envelope.fits <= 1000:
+        yield Fault(("envelope", "fits"), f"{envelope.fits} fits is not between 0 and 1000", "Write a smaller number.")
+    if envelope.fits and not (envelope.methods and envelope.variables):
+        yield Fault(("envelope", "fits"), "an envelope with fits names its methods and variables", "Write both, or fits: 0.")
+
+
+def _privacy(study: Study) -> Iterator[Fault]:
+    privacy, count = study.privacy, len(study.sites)
+    if privacy.minimum_sites < 3:
+        why = SUBTRACTION if privacy.minimum_sites == 2 else "a sum over one site is that site's own number"
+        yield Fault(("privacy", "minimum_sites"), f"minimum_sites is below 3: {why}", "Write 3 or more.")
+    elif privacy.minimum_sites > count >= 3:
+        yield Fault(
+            ("privacy", "minimum_sites"), f"minimum_sites is {privacy.minimum_sites}, but the study has {count} sites",
+            f"Write {count} or less.",
+        )  # fmt: skip
+    limits = {
+        "minimum_persons": (1, MOST_ROWS), "minimum_difference": (1, MOST_SITES), "colluders": (0, MOST_SITES),
+        "honest": (2, MOST_SITES), "max_rows_per_site": (1, MOST_ROWS),
+    }  # fmt: skip
+    good = True
+    for key, (low, high) in limits.items():
+        if not low <= getattr(privacy, key) <= high:
+            good = False
+            yield Fault(("privacy", key), f"{key} is {getattr(privacy, key)}, not {low} to {high}", f"Write {low} or more.")
+    if privacy.differential_privacy is not None:
+        yield Fault(("privacy", "differential_privacy"), "this version adds no noise", "Take differential_privacy out.")
+    if good and 3 <= privacy.minimum_sites <= count <= MOST_SITES:
+        yield from _threshold(study)
+
+
+def _threshold(study: Study) -> Iterator[Fault]:
+    """Whether the secure sum can keep the numbers that the study promises."""
+    return iter(())
+
+
+def _agreements(study: Study) -> Iterator[Fault]:
+    if _day(study.agreements.expires) is None:
+        yield Fault(("agreements", "expires"), f"{study.agreements.expires!r} is not a day", "Write it as 2027-12-31.")
+
+
+# ---- small questions ------------------------------------------------------------------------------------------------
+def _scope(study: Study) -> Dictionary:
+    used = {n: study.dictionary[n] for n in study.variables if n in study.dictionary}
+    used |= {d.variable.name: d.variable for d in study.derived}
+    return Dictionary(study.dictionary.name, study.dictionary.version, used)
+
+
+def _known(study: Study, name: str, scope: Dictionary, where: Where) -> Iterator[Fault]:
+    if name in scope:
+        return
+    if name in study.dictionary:
+        yield Fault(where, f"{name!r} is used, but nothing says why", f"Write under `variables`: {name}: why it is needed.")
+    else:
+        yield Fault(where, f"there is no variable {name!r}", suggestion(name, list(scope.variables)))
+
+
+def _expression(study: Study, text: str, scope: Dictionary, where: Where, target: Variable | None = None) -> Iterator[Fault]:
+    try:
+        unsaid = [n for n in expressions.names(text) if n not in scope and n in study.dictionary]
+        if unsaid:
+            for name in unsaid:
+                yield from _known(study, name, scope, where)
+        elif target is None:
+            expressions.check_condition(text, scope)
+        else:
+            expressions.check(text, scope, target)
+    except FivefoldError as error:
+        yield Fault(where, error.message, error.hint)
+
+
+def _day(text: str) -> date | None:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        return None
