@@ -7,6 +7,7 @@ at once, since the approval is read from disk before every answer.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -25,10 +26,10 @@ from fivefold.study.dictionary import Dictionary
 
 @dataclass(frozen=True)
 class Approval:
-    """What a custodian allowed. `study` is the study's digest (32 bytes); `identity` the digest (hex) of the signed
+    """What a custodian allowed. `study` is the study's digest and `identity` that of the signed
     statement."""
 
-    study: bytes
+    study: str
     title: str
     dictionary: bytes
     policy_version: int
@@ -59,7 +60,7 @@ class Approval:
 def approve(
     folder: Path,
     study: Study,
-    study_digest: bytes,
+    study_digest: str,
     private: bytes,
     *,
     analyses: Sequence[str] = (),
@@ -111,7 +112,7 @@ def approve(
     facts = {
         "site": policy.site,
         "asset": policy.asset,
-        "study": study_digest.hex(),
+        "study": study_digest,
         "title": study.title,
         "dictionary": dictionary_digest(study.dictionary).hex(),
         "policy": {"version": policy.version, "digest": policy.digest},
@@ -124,7 +125,7 @@ def approve(
     return _approval(write(_chain(folder, study_digest), "approval", facts, private))
 
 
-def withdraw(folder: Path, study_digest: bytes, private: bytes, *, reason: str = "", now: datetime | None = None) -> None:
+def withdraw(folder: Path, study_digest: str, private: bytes, *, reason: str = "", now: datetime | None = None) -> None:
     """Withdraw the approval of a study: the site answers nothing more for it. Any custodian may. Raises `NotApproved` where
     nothing was approved."""
     now = now or datetime.now(UTC)
@@ -134,11 +135,11 @@ def withdraw(folder: Path, study_digest: bytes, private: bytes, *, reason: str =
     if not read_chain(chain):
         raise NotApproved("this study was never approved here", rule="no_approval", help="Nothing needs to be withdrawn.")
     at = now.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    write(chain, "withdrawal", {"study": study_digest.hex(), "custodian": who.name, "reason": reason, "at": at}, private)
+    write(chain, "withdrawal", {"study": study_digest, "custodian": who.name, "reason": reason, "at": at}, private)
 
 
 def check_approval(
-    folder: Path, study_digest: bytes, when: datetime, *, study: Study | None = None, custody: Custody | None = None
+    folder: Path, study_digest: str, when: datetime, *, study: Study | None = None, custody: Custody | None = None
 ) -> Approval:
     """The approval in force for a study at a site folder; read from disk at each call. Deny by default.
 
@@ -164,7 +165,7 @@ def check_approval(
     return approval
 
 
-def _objection(approval: Approval, study: bytes, today: date, full: Study | None, custody: Custody) -> tuple[str, str] | None:
+def _objection(approval: Approval, study: str, today: date, full: Study | None, custody: Custody) -> tuple[str, str] | None:
     policy = custody.policy
     why = custody.standing(approval.key, today, statement=approval.identity)
     if why is not None:
@@ -216,7 +217,7 @@ def _approval(statement: Statement) -> Approval:
     facts = statement.facts
     try:
         return Approval(
-            study=bytes.fromhex(facts["study"]),
+            study=str(facts["study"]),
             title=str(facts["title"]),
             dictionary=bytes.fromhex(facts["dictionary"]),
             policy_version=int(facts["policy"]["version"]),
@@ -238,5 +239,7 @@ def _altered() -> FivefoldError:
     return NotApproved("the approval on disk is not a whole one", rule="approval_altered")
 
 
-def _chain(folder: Path, study_digest: bytes) -> Path:
-    return folder / "state" / "approvals" / study_digest.hex()
+def _chain(folder: Path, study_digest: str) -> Path:
+    if not re.fullmatch("[0-9a-f]{64}", study_digest):
+        raise NotApproved("a study's digest is 64 hex digits", rule="no_approval")
+    return folder / "state" / "approvals" / study_digest
