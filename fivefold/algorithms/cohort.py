@@ -113,9 +113,7 @@ def _cells(table: Table, cross: tuple[str, ...], sites: tuple[str, ...]) -> Arra
     shape = _shape(cross, table.dictionary, sites)
     if SITE in cross and table.site not in sites:
         return np.zeros(shape, dtype=np.int64)
-    indices = [
-        np.full(len(table), sites.index(table.site)) if v == SITE else table[v].astype(np.int64) for v in cross
-    ]
+    indices = [np.full(len(table), sites.index(table.site)) if v == SITE else table[v].astype(np.int64) for v in cross]
     flat = np.ravel_multi_index(tuple(indices), shape) if len(table) else np.zeros(0, dtype=np.int64)
     pairs = np.unique(np.column_stack([flat, table.person]), axis=0)
     return np.bincount(pairs[:, 0], minlength=int(np.prod(shape))).reshape(shape)
