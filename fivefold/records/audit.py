@@ -77,7 +77,7 @@ class AuditLog:
             raise
 
     def write(self, event: str, **facts: Any) -> Entry:
-        """Append an entry; durable when it returns. Facts are JSON values (text, finite numbers, booleans, None, lists, mappings).
+        """Append an entry, durable when this returns. Facts: text, finite numbers, booleans, None, lists, mappings.
 
         Raises `StorageFull` (the log is as it was before), `AuditBroken`, and `TypeError` for a fact that is not JSON.
         """
@@ -166,7 +166,9 @@ class AuditLog:
                 key = str(entry.facts.get("key")) if entry.event == KEY_CHANGED else head.key
                 head = Head(self.owner, key, entry.seq, entry.hash, head.size + len(line) + 1)
         if head.key != self._key:
-            raise KeyProblem(f"{self.path.name} is signed with another key", help="Open the log with the key that signs it now.")
+            raise KeyProblem(
+                f"{self.path.name} is signed with another key", help="Open the log with the key that signs it now."
+            )
         self._head = head
         if torn:
             os.ftruncate(self._file, head.size)
@@ -253,7 +255,9 @@ def verify(path: str | Path, public_key: bytes | None = None, head: Head | None 
         events[entry.event] = events.get(entry.event, 0) + 1
         for witness in witnesses.pop(number, ()):
             if (witness.hash, witness.size, witness.owner, witness.key) != (entry.hash, size, entry.owner, key):
-                raise AuditBroken(f"line {number} of {path.name} is not the entry that its head names: the log was written anew")
+                raise AuditBroken(
+                    f"line {number} of {path.name} is not the entry that its head names: the log was written anew"
+                )
     for missing in sorted(witnesses):
         raise _cut_off(path, witnesses[missing][0])
     if entry is None:
@@ -262,7 +266,15 @@ def verify(path: str | Path, public_key: bytes | None = None, head: Head | None 
         raise AuditBroken(f"{path.name} is not signed by the key {keys.fingerprint(public_key)}")
     check_head(kept, path.name)
     return Report(
-        entry.owner, entry.seq, first, entry.time, tuple(signers), entry.hash, entry.event == CLOSED, entry.seq - kept.seq, events
+        entry.owner,
+        entry.seq,
+        first,
+        entry.time,
+        tuple(signers),
+        entry.hash,
+        entry.event == CLOSED,
+        entry.seq - kept.seq,
+        events,
     )
 
 

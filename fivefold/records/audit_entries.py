@@ -140,7 +140,7 @@ def read_head(path: Path, suffix: str = ".head") -> Head | None:
 
 
 def json_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Facts as JSON values, tuples as lists. Raises `TypeError` for anything else: bytes, arrays, objects, NaN, vast integers."""
+    """Facts as JSON values, tuples as lists. Raises `TypeError` for anything else (bytes, arrays, NaN, vast integers)."""
     return {name: _json(value, name) for name, value in facts.items()}
 
 
