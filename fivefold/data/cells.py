@@ -217,8 +217,13 @@ def identifiers(column: Any, unknown: Iterable[str]) -> tuple[list[str], npt.NDA
     """Person identifiers as normal text, and for each row which one it is; -1 where there is none."""
     cells, index = distinct(column)
     absent = {"", *unknown}
-    names = [None if c is None or c in absent else unicodedata.normalize("NFC", canonical(c)) for c in cells]
+    names = [None if c is None or c in absent else identifier(c) for c in cells]
     known = sorted({n for n in names if n is not None})
     place = {n: i for i, n in enumerate(known)}
     lookup = np.array([-1 if n is None else place[n] for n in names] + [-1], np.int64)
     return known, lookup[index]
+
+
+def identifier(text: str) -> str:
+    """An identifier as it is compared: without outer blanks, composed (Unicode NFC), `12.0` as `12`."""
+    return unicodedata.normalize("NFC", canonical(text.strip()))

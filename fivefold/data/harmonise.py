@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fivefold.data import connectors
-from fivefold.data.cells import Fault, Read, checked, identifiers, read_column
+from fivefold.data.cells import Fault, Read, checked, identifier, identifiers, read_column
 from fivefold.data.mapping import FILE, Mapping
 from fivefold.data.quality import QualityReport, VariableQuality
 from fivefold.errors import MappingInvalid, OutOfBounds, StudyInvalid, ValueInvalid, ValueNotFinite
@@ -69,7 +69,13 @@ def harmonise(
     rows = len(next(iter(columns.values())))
     person, known = _persons(mapping, columns, rows)
     nameless = person < 0
-    gone = {i for i, name in enumerate(known) if name in set(opt_outs)}
+    listed = {identifier(name) for name in opt_outs}
+    if listed and not isinstance(mapping.person, str):
+        raise MappingInvalid(
+            f"{mapping.at('person')}: without a person identifier the opt-outs cannot be taken out",
+            help="Name the column that identifies a person.",
+        )
+    gone = {i for i, name in enumerate(known) if name in listed}
     out = np.isin(person, list(gone)) & ~nameless if gone else np.zeros(rows, dtype=bool)
     kept = ~(nameless | out)
     place = np.flatnonzero(kept)

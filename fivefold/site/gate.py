@@ -1,0 +1,204 @@
+"""The gate: everything that leaves a site passes it, in this order, each round.
+
+    disclosure checks → clip → round → noise → reserve budget → mask → log (durable) → sign → send
+
+The checks refuse; they never alter a number. Each part takes what asks to leave and hands it on, or raises; the last four
+parts are given by the node, which holds keys, log and engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fivefold.errors import PolicyRefuses, TooFewPersons
+from fivefold.governance.policy import FILE, Policy
+from fivefold.protocol.encoding import digest
+from fivefold.protocol.questions import Array, Field
+from fivefold.records.journal import Journal, read
+from fivefold.replay.compare import described
+from fivefold.replay.cursor import Asked
+from fivefold.study.definition import Study
+from fivefold.study.table import Table
+
+WEIGHTS = "@weights"
+"""A step whose sum is weighted returns its rows' weights under this name beside its fields: shape (rows of the table,) or
+(rows, k), 0 where a row was not used. The gate looks at them and takes them out; they never leave."""
+
+
+@dataclass(frozen=True)
+class Departure:
+    """What asks to leave. `answer` holds an array for each field of the question; `known_persons` is the analysis' own total of
+    persons from earlier rounds, where there was one; `vector` and `message` are filled in on the way."""
+
+    study: Study
+    study_digest: str
+    policy: Policy
+    asked: Asked
+    table: Table
+    answer: Mapping[str, Array]
+    state: Path
+    """The site's state folder: what was released is kept there."""
+    known_persons: int | None = None
+    vector: Array | None = None
+    message: bytes = b""
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        return self.asked.fields
+
+
+Part = Callable[[Departure], Departure]
+
+
+# ---- disclosure checks ----------------------------------------------------------------------------------------------
+def minimum_persons(it: Departure) -> Departure:
+    """The rows that were asked are those of at least the policy's minimum of persons."""
+    if it.table.persons < it.policy.minimum_persons:
+        raise TooFewPersons(_sentence(it.policy, "minimum_persons", "too few persons at this site"), rule="minimum_persons")
+    return it
+
+
+def local_minimum(it: Departure) -> Departure:
+    """No count of this site's own persons lies in 1..local_minimum-1. The step is refused whole: a cell is never altered."""
+    least = it.policy.local_minimum
+    for field in it.fields:
+        if field.kind in ("persons", "cell") and field.name in it.answer:
+            counts = np.abs(np.asarray(it.answer[field.name], dtype=np.float64))
+            if np.any((counts > 0) & (counts < least)):
+                raise TooFewPersons(
+                    _sentence(it.policy, "local_minimum", f"a count in {field.name} is too small"), rule="local_minimum"
+                )
+    return it
+
+
+def effective_rows(it: Departure) -> Departure:
+    """A weighted sum rests on enough persons: (Σw)²/Σw² (Kish, 1965) is at least the policy's minimum, and no person dominates.
+
+    Weights are added up within persons first. Without this a steep question could weight all but one person away.
+    """
+    kept = {name: value for name, value in it.answer.items() if name.rpartition(".")[2] != WEIGHTS}
+    for name in it.answer.keys() - kept.keys():
+        weights = np.abs(np.asarray(it.answer[name], dtype=np.float64))
+        if weights.shape[:1] != (len(it.table),) or not np.all(np.isfinite(weights)):
+            raise PolicyRefuses("the weights of a weighted sum cannot be judged", rule="effective_rows")
+        for column in weights.reshape(len(it.table), -1).T:
+            _enough(it.policy, np.bincount(it.table.person, weights=column))
+    return replace(it, answer=kept)
+
+
+def _enough(policy: Policy, weights: Array) -> None:
+    largest = float(weights.max(initial=0.0))
+    if largest == 0.0:
+        return  # nobody's number enters
+    weights = weights / largest
+    total = float(weights.sum())
+    if total * total / float(np.square(weights).sum()) < policy.minimum_persons:
+        raise TooFewPersons(
+            _sentence(policy, "minimum_persons", "a weighted sum rests on too few persons"), rule="effective_rows"
+        )
+    if 1.0 / total > policy.dominance:
+        raise TooFewPersons(_sentence(policy, "dominance", "one person dominates a weighted sum"), rule="dominance")
+
+
+def numbers_per_person(it: Departure) -> Departure:
+    """All numbers of all rounds that leave for a study, over the persons that they describe, stay within the policy's limit.
+
+    A question that was answered before is not counted again: the rows are frozen, so it tells nothing new. What is counted is
+    on disk before anything leaves, and never given back.
+    """
+    numbers = sum(field.size for field in it.fields)
+    path = it.state / "released" / f"{it.study_digest}.journal"
+    before = {bytes(record["question"]): int(record["numbers"]) for record in read(path)}
+    question = digest({"question": described(it.asked.question), "subgroup": it.asked.analysis.subgroup})
+    if question in before:
+        return it
+    if sum(before.values()) + numbers > it.policy.numbers_per_person * it.table.persons:
+        raise PolicyRefuses(
+            _sentence(it.policy, "numbers_per_person", "the study would take more numbers than its persons allow"),
+            rule="numbers_per_person",
+        )
+    journal = Journal(path)
+    try:
+        journal.append({"question": question, "numbers": numbers})
+    finally:
+        journal.close()
+    return it
+
+
+def degrees_of_freedom(it: Departure) -> Departure:
+    """A fit leaves enough persons beside its parameters: a saturated fit gives its persons back.
+
+    A fit shows by a matrix among its real fields (information, cross products), whose side is the number of parameters. The
+    persons are those of all sites, once a round has told them; the first round of a fit, whose total is unknown, passes.
+    """
+    sides = [f.shape[-1] for f in it.fields if f.kind == "real" and len(f.shape) >= 2 and f.shape[-1] == f.shape[-2]]
+    if sides and it.known_persons is not None and it.known_persons - max(sides) < it.policy.degrees_of_freedom:
+        raise PolicyRefuses(
+            _sentence(it.policy, "degrees_of_freedom", "the fit has too many parameters for its persons"),
+            rule="degrees_of_freedom",
+        )
+    return it
+
+
+# ---- from numbers to ring elements ----------------------------------------------------------------------------------
+def clip(it: Departure) -> Departure:
+    """Exact sums are not clipped: a value beyond its bound is an error in `round_to_ring`. Clipping belongs to noise."""
+    return it
+
+
+def round_to_ring(it: Departure) -> Departure:
+    """Numbers → ring elements. Raises `OutOfBounds`, `ValueNotFinite` or a wrong shape's error, each naming the field."""
+    from fivefold.privacy.fixed_point import pack
+
+    return replace(it, vector=pack(it.answer, it.fields, len(it.study.sites)))
+
+
+def noise(it: Departure) -> Departure:
+    """The place of the discrete Gaussian. Exact sums pass; a study with differential privacy is refused while there is none."""
+    if it.study.privacy.differential_privacy is not None:
+        raise PolicyRefuses(
+            "this version adds no noise, and the study asks for differential privacy", rule="differential_privacy"
+        )
+    return it
+
+
+def reserve_budget(it: Departure) -> Departure:
+    """The place of the budget's ledger: exact sums charge none."""
+    if it.policy.exact_sums == "refused":
+        raise PolicyRefuses(_sentence(it.policy, "exact_sums", "exact sums are refused"), rule="exact_sums")
+    return it
+
+
+DISCLOSURE_CHECKS: tuple[Part, ...] = (
+    minimum_persons,
+    local_minimum,
+    effective_rows,
+    degrees_of_freedom,
+    numbers_per_person,
+)
+
+GATE: tuple[Part, ...] = (*DISCLOSURE_CHECKS, clip, round_to_ring, noise, reserve_budget)
+"""Read top to bottom. The node adds mask, log, sign and send: `leave(departure, (*GATE, mask, log, sign, send))`."""
+
+
+def leave(it: Departure, parts: Sequence[Part]) -> Departure:
+    """Pass every part in order; the first that objects raises, and nothing leaves."""
+    for part in parts:
+        it = part(it)
+    return it
+
+
+def seen(it: Departure) -> dict[str, Any]:
+    """Every number that would leave, by field, for `fivefold site rehearse`: after the checks, before the mask."""
+    passed = leave(it, tuple(p for p in DISCLOSURE_CHECKS if p is not numbers_per_person))
+    return {field.name: np.asarray(passed.answer[field.name]) for field in it.fields}
+
+
+def _sentence(policy: Policy, rule: str, why: str) -> str:
+    line = policy.line(rule)
+    return f"{FILE}, " + (f"line {line}" if line else "by default") + f", rule {rule}: {why}"
