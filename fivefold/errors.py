@@ -199,6 +199,20 @@ class TooManyDropouts(ProtocolError):
     help = "Bring the missing sites back, then resume the run with --resume."
 
 
+class SealBroken(ProtocolError):
+    """A sealed message that was altered, or was not meant for this place, sender, receiver or round."""
+
+    exit_code = 46
+    help = "Run again; if it happens twice, do not trust the way between the sites: compare the key fingerprints by telephone."
+
+
+class AnswerMalformed(ProtocolError):
+    """A site step's answer that does not fit the fields that its question declares: a fault of the method, not of the data."""
+
+    exit_code = 47
+    help = "This is a fault in the method; report it to its author with the step's name and the field's."
+
+
 # ---- a run ----------------------------------------------------------------------------------------------------------
 class RunError(FivefoldError):
     exit_code = 50

@@ -11,17 +11,10 @@ import os
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from fivefold.errors import MessageMalformed, ProtocolError
+from fivefold.errors import MessageMalformed, SealBroken
 
 NONCE = 12
 TAG = 16
-
-
-class SealBroken(ProtocolError):
-    """A sealed message that was altered, or was not meant for this place, sender, receiver or round."""
-
-    exit_code = 46
-    help = "Run again; if it happens twice, do not trust the way between the sites: compare the key fingerprints by telephone."
 
 
 def seal(key: bytes, plaintext: bytes, associated: bytes) -> bytes:
