@@ -14,6 +14,7 @@ from datetime import date
 
 from fivefold.auth.keys import public_from_hex
 from fivefold.errors import FivefoldError, KeyProblem
+from fivefold.privacy.secagg.thresholds import Thresholds
 from fivefold.study import expressions
 from fivefold.study.definition import Study
 from fivefold.study.dictionary import Dictionary, Variable
@@ -241,8 +242,17 @@ def _privacy(study: Study) -> Iterator[Fault]:
 
 
 def _threshold(study: Study) -> Iterator[Fault]:
-    """Whether the secure sum can keep the numbers that the study promises."""
-    return iter(())
+    try:
+        thresholds(study)
+    except FivefoldError as error:
+        key = "threshold" if study.privacy.threshold is not None else "colluders"
+        yield Fault(("privacy", key), error.message, error.hint)
+
+
+def thresholds(study: Study) -> Thresholds:
+    """What the study's secure sums withstand. Raises `StudyInvalid` for combinations that promise what cannot be kept."""
+    p = study.privacy
+    return Thresholds(len(study.sites), p.threshold, p.minimum_sites, p.colluders, p.honest, p.adversary)
 
 
 def _agreements(study: Study) -> Iterator[Fault]:

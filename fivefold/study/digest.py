@@ -37,12 +37,12 @@ class SignedStudy(NamedTuple):
             "digest": self.digest,
             "signature": self.signature.hex(),
         }
-        return _canonical(value) + b"\n"
+        return canonical_json(value) + b"\n"
 
 
 def canonical(study: Study) -> bytes:
     """The study as canonical JSON (RFC 8785, UTF-8), its dictionary's content included."""
-    return _canonical(document(study))
+    return canonical_json(document(study))
 
 
 def digest(study: Study) -> str:
@@ -52,7 +52,7 @@ def digest(study: Study) -> str:
 
 def study_from(data: bytes) -> Study:
     """The study of its canonical bytes. Raises `StudyInvalid`, or `StudyAltered` where the bytes are not canonical."""
-    study = from_document(_parsed(data))
+    study = from_document(parsed_json(data))
     if canonical(study) != data.strip():
         raise StudyAltered("the frozen study is not in its canonical form")
     return study
@@ -75,7 +75,7 @@ def load_signed(source: str | Path | bytes) -> SignedStudy:
     fingerprints. Raises `StudyNotFound`, `StudyInvalid`, `StudyAltered` (a byte differs from what was signed) or
     `SignatureWrong`.
     """
-    value = _parsed(source if isinstance(source, bytes) else _read(Path(source)))
+    value = parsed_json(source if isinstance(source, bytes) else read_bytes(Path(source)))
     if (
         not isinstance(value, dict)
         or set(value) != {"format", "study", "digest", "signature"}
@@ -88,7 +88,7 @@ def load_signed(source: str | Path | bytes) -> SignedStudy:
         signature = b""
     if len(signature) != SIGNATURE_BYTES:
         raise SignatureWrong("the study's signature is not 128 hex digits", rule="study_signature")
-    signed = _canonical(value["study"])
+    signed = canonical_json(value["study"])
     if hashlib.sha256(signed).hexdigest() != value["digest"]:
         raise StudyAltered("the study was changed after it was signed: its digest is another", rule="study_digest")
     study = from_document(value["study"], "the signed study")
@@ -103,17 +103,19 @@ def load_signed(source: str | Path | bytes) -> SignedStudy:
     return SignedStudy(study, value["digest"], signature)
 
 
-def _read(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
+    """A signed file's bytes. Raises `StudyNotFound`."""
     try:
         with path.open("rb") as file:
             return file.read(MAX_BYTES + 1)
     except OSError as error:
         raise StudyNotFound(
-            f"the signed study {path} cannot be read: {error.strerror}", help="Make one with `fivefold study sign STUDY`."
+            f"the signed file {path} cannot be read: {error.strerror}", help="Make one with `fivefold study sign STUDY`."
         ) from error
 
 
-def _canonical(value: Any) -> bytes:
+def canonical_json(value: Any) -> bytes:
+    """RFC 8785 bytes of JSON values. Raises `StudyInvalid` for what JSON cannot carry exactly."""
     import rfc8785
 
     try:
@@ -122,7 +124,7 @@ def _canonical(value: Any) -> bytes:
         raise StudyInvalid("the study holds a value that JSON cannot carry exactly") from error
 
 
-def _parsed(data: bytes) -> Any:
+def parsed_json(data: bytes) -> Any:
     """JSON from strangers: no double keys, no NaN, nothing huge."""
     if len(data) > MAX_BYTES:
         raise StudyInvalid("the file is larger than 8 MiB, too large for a study")

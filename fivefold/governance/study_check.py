@@ -1,0 +1,159 @@
+"""Everything that `fivefold study check` finds: the file, its parts, and each analysis as its own method reads it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from fivefold import plugins
+from fivefold.algorithms.method import Setting
+from fivefold.errors import FivefoldError, FormulaInvalid
+from fivefold.study import expressions, formula
+from fivefold.study.consistency import Fault, Where, unready
+from fivefold.study.definition import Analysis, Study
+from fivefold.study.expression_syntax import suggestion
+from fivefold.study.yaml import Located, Reading, invalid, read
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was found. `faults` make the study unusable; `open` has to be filled in before it is frozen; `notes` are worth
+    knowing. `reading.study` is the study wherever its shape could be read."""
+
+    reading: Reading
+    faults: tuple[Located, ...]
+    open: tuple[Located, ...]
+    notes: tuple[Located, ...]
+
+    def enforced(self, *, ready: bool = False) -> Study:
+        """The study. Raises `StudyInvalid` with every fault; with `ready` also with what is still open."""
+        found = self.faults + (self.open if ready else ())
+        if found or self.reading.study is None:
+            raise invalid(found)
+        return self.reading.study
+
+
+def check(path: str | Path, *, today: date | None = None) -> Checked:
+    """Check a study file in every respect. Raises `StudyNotFound`, and `StudyInvalid` for what is not even YAML."""
+    reading = read(path)
+    if reading.study is None:
+        return Checked(reading, reading.faults, (), ())
+    study = reading.study
+    # What the analyses say is worth reading only once the variables are right.
+    found = () if reading.faults else reading.locate(method_faults(study))
+    return Checked(
+        reading,
+        tuple(sorted({*reading.faults, *found}, key=lambda f: (f.file, f.line))),
+        reading.locate(unready(study, today or date.today())),
+        reading.locate(notes(study)),
+    )
+
+
+def setting(study: Study) -> Setting:
+    """The public surroundings in which every analysis of the study is read."""
+    return Setting(
+        dictionary=study.phenotypes,
+        sites=tuple(s.name for s in study.sites),
+        minimum_persons=study.privacy.minimum_persons,
+        max_rows_per_site=study.privacy.max_rows_per_site,
+        seed=study.seed,
+    )
+
+
+def method_faults(study: Study) -> Iterator[Fault]:
+    """Each analysis as its own method reads it; each method that the envelope names."""
+    surroundings = setting(study)
+    for i, analysis in enumerate(study.analyses):
+        where: Where = ("analyses", i)
+        if not known_method(analysis.method):
+            yield _unknown_method(analysis.method, (*where, "method"))
+            continue
+        unsaid = list(_unsaid(study, analysis, where))
+        yield from unsaid
+        if not unsaid:
+            yield from _parsed(analysis, surroundings, where)
+    for k, name in enumerate(study.envelope.methods):
+        if not known_method(name):
+            yield _unknown_method(name, ("envelope", "methods", k))
+
+
+def parsed(study: Study, analysis: Analysis) -> Any:
+    """The method's own specification of an analysis. Raises `StudyInvalid` or `FormulaInvalid`."""
+    return plugins.method(analysis.method).parse(analysis, setting(study))
+
+
+def known_method(name: str) -> bool:
+    """Whether a method of this name is installed."""
+    from importlib.metadata import entry_points
+
+    return name in plugins.METHODS or any(p.name == name for p in entry_points(group="fivefold.methods"))
+
+
+def _unknown_method(name: str, where: Where) -> Fault:
+    return Fault(where, f"there is no method called {name!r}", suggestion(name, list(plugins.METHODS)))
+
+
+def _unsaid(study: Study, analysis: Analysis, where: Where) -> Iterator[Fault]:
+    """Variables of the formula that the dictionary knows, but that the study never says why it uses."""
+    if not analysis.formula or analysis.method not in plugins.METHODS:
+        return
+    try:
+        names = formula.parse(analysis.formula).variables
+    except FormulaInvalid as error:
+        yield Fault((*where, "formula"), error.message, error.hint)
+        return
+    scope = study.phenotypes
+    for name in names:
+        if name in scope:
+            continue
+        if name in study.dictionary:
+            why = f"Write under `variables`: {name}: why it is needed."
+            yield Fault((*where, "formula"), f"{name!r} is used, but nothing says why", why)
+        else:
+            yield Fault((*where, "formula"), f"there is no variable {name!r}", suggestion(name, list(scope.variables)))
+
+
+def _parsed(analysis: Analysis, surroundings: Setting, where: Where) -> Iterator[Fault]:
+    method = plugins.method(analysis.method)
+    try:
+        method.parse(analysis, surroundings)
+    except FivefoldError as error:
+        part: Where = ("formula",) if isinstance(error, FormulaInvalid) and analysis.formula else ()
+        for key in analysis.options:
+            if not part and re.search(rf"\b{re.escape(str(key))}\b", error.message):
+                part = ("options", key)
+        yield Fault((*where, *part), f"analysis {analysis.name!r}: {error.message}", error.hint)
+
+
+def notes(study: Study) -> Iterator[Fault]:
+    """What is worth knowing, though nothing is wrong."""
+    used = set(used_variables(study))
+    for name in study.variables:
+        if name not in used:
+            yield Fault(("variables", name), f"nothing uses {name!r}", "Ask for no more than is needed: take it out.")
+    if study.envelope.fits == 0 and (study.envelope.methods or study.envelope.variables or study.envelope.subgroups):
+        yield Fault(
+            ("envelope", "fits"), "the envelope allows no fits, so nothing can be varied", "Write fits: 5, for example."
+        )
+
+
+def used_variables(study: Study) -> tuple[str, ...]:
+    """Every variable that cohort, derived variables, analyses or envelope read, each once."""
+    texts = [*study.cohort.include, *study.cohort.exclude, *study.envelope.subgroups]
+    texts += [a.subgroup for a in study.analyses if a.subgroup] + [d.expression for d in study.derived]
+    found = [study.cohort.index_date or "", *study.envelope.variables]
+    for text in texts:
+        try:
+            found += expressions.names(text)
+        except FivefoldError:
+            continue
+    for analysis in study.analyses:
+        found += analysis.variables
+        # Any word of a formula or an option that is a variable's name counts as a use of it.
+        found += re.findall(r"[A-Za-z]\w*", analysis.formula) + re.findall(r"[A-Za-z]\w*", repr(dict(analysis.options)))
+    known = {*study.variables, *(d.variable.name for d in study.derived)}
+    return tuple(n for n in dict.fromkeys(found) if n in known)
