@@ -1,0 +1,140 @@
+"""A driver of methods by plain addition: the same questions, answers and small-total rules as a run, without masks.
+
+Not a test module. `run(method, analysis, setting, tables)` is what a pooled reference is compared with; `check(...)` is what any
+method has to satisfy (see tests/conformance/test_algorithms.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fivefold.algorithms.method import Method, Setting
+from fivefold.disclosure.rules import screen
+from fivefold.protocol.encoding import encode
+from fivefold.protocol.questions import Aggregate, Snapshot, Sum, read_only
+from fivefold.protocol.results import Result
+from fivefold.study.definition import Analysis
+from fivefold.study.table import Table
+
+Drops = Mapping[int, Sequence[str]] | Callable[[int], Sequence[str]]
+"""Which sites do not answer in which round (from 1)."""
+
+
+@dataclass
+class Transcript:
+    """What was asked (bytes of each round) and what came back, so that a run can be replayed."""
+
+    questions: list[Any] = field(default_factory=list)
+    encoded: list[bytes] = field(default_factory=list)
+    aggregates: list[Any] = field(default_factory=list)
+    result: Result | None = None
+
+
+def run(
+    method: Method, analysis: Analysis, setting: Setting, tables: Sequence[Table], drops: Drops | None = None, stop_at: int = 0
+) -> Result:
+    """The result of a method over several sites, every total added in float64."""
+    result = transcript(method, analysis, setting, tables, drops, stop_at).result
+    assert result is not None
+    return result
+
+
+def transcript(
+    method: Method, analysis: Analysis, setting: Setting, tables: Sequence[Table], drops: Drops | None = None, stop_at: int = 0
+) -> Transcript:
+    """As `run`, with everything that passed. `stop_at` asks the method to stop with that round's aggregate."""
+    log = Transcript()
+    generator = method.rounds(method.parse(analysis, setting))
+    sent: Any = None
+    while True:
+        try:
+            question = generator.send(sent)
+        except StopIteration as done:
+            log.result = done.value
+            return log
+        if isinstance(question, Snapshot):
+            sent = None
+            continue
+        log.questions.append(question)
+        log.encoded.append(encode(described(question)))
+        number = len(log.questions)
+        away = set(drops(number) if callable(drops) else (drops or {}).get(number, ()))
+        present = [t for t in tables if t.site not in away]
+        sums = question if isinstance(question, tuple) else (question,)
+        totals = tuple(aggregate(s, present, tables, setting, stop=number == stop_at) for s in sums)
+        sent = totals if isinstance(question, tuple) else totals[0]
+        log.aggregates.append(sent)
+
+
+def aggregate(question: Sum, present: Sequence[Table], tables: Sequence[Table], setting: Setting, *, stop: bool) -> Aggregate:
+    """One sum over the sites present, each answer checked against what the question declares."""
+    answers = [checked(question, t) for t in present]
+    totals = {f.name: np.sum([np.asarray(a[f.name]) for a in answers], axis=0) for f in question.fields}
+    screened = screen(totals, question.fields, setting.minimum_persons)
+    return Aggregate(
+        {n: read_only(v) for n, v in screened.items()},
+        tuple(t.site for t in present),
+        tuple(t.site for t in tables if t not in present),
+        stop,
+    )
+
+
+def checked(question: Sum, table: Table) -> Mapping[str, Any]:
+    """A site's answer, which must have the declared fields, shapes and bounds, and be finite; counts must be whole."""
+    answer = question.step(table, **question.arguments)
+    assert set(answer) == {f.name for f in question.fields}, f"{question.step.identity}: fields {sorted(answer)}"
+    for f in question.fields:
+        value = np.asarray(answer[f.name])
+        where = f"{question.step.identity}, field {f.name} at {table.site}"
+        assert value.shape == f.shape, f"{where}: shape {value.shape}, declared {f.shape}"
+        assert np.all(np.isfinite(value)), f"{where}: not finite"
+        assert np.all(np.abs(value) <= f.bound), f"{where}: {np.abs(value).max()} beyond its bound {f.bound}"
+        if f.kind in ("count", "cell", "persons"):
+            assert np.all(value >= 0), f"{where}: a negative count"
+            assert np.array_equal(value, np.round(value)), f"{where}: a count that is not whole"
+    return answer
+
+
+def described(question: Sum | tuple[Sum, ...]) -> Any:
+    """A question as plain values, as it travels."""
+    if isinstance(question, tuple):
+        return [described(q) for q in question]
+    fields = [[f.name, f.kind, float(f.bound), list(f.shape)] for f in question.fields]
+    return {
+        "step": question.step.identity, "fields": fields, "arguments": dict(question.arguments), "needs": list(question.needs),
+    }  # fmt: skip
+
+
+def replay(method: Method, analysis: Analysis, setting: Setting, log: Transcript) -> Transcript:
+    """The same method fed with the recorded aggregates."""
+    again = Transcript()
+    generator = method.rounds(method.parse(analysis, setting))
+    sent: Any = None
+    waiting = list(log.aggregates)
+    while True:
+        try:
+            question = generator.send(sent)
+        except StopIteration as done:
+            again.result = done.value
+            return again
+        if isinstance(question, Snapshot):
+            sent = None
+            continue
+        again.questions.append(question)
+        again.encoded.append(encode(described(question)))
+        sent = waiting.pop(0)
+        again.aggregates.append(sent)
+
+
+def split(table: Table, sites: Sequence[str], index: np.ndarray) -> tuple[Table, ...]:
+    """One table into several sites by an index for each row; persons are numbered anew at each site."""
+    out = []
+    for i, site in enumerate(sites):
+        part = table.take(index == i)
+        _, person = np.unique(part.person, return_inverse=True)
+        out.append(Table(site, part.dictionary, part.columns, person.astype(np.int64)))
+    return tuple(out)
