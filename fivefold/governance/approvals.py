@@ -145,11 +145,15 @@ def check_approval(
 
     Raises `NotApproved`, whose `rule` is one of: `no_approval`, `approval_withdrawn`, `approval_altered`, `approval_expired`,
     `approval_policy_changed`, `approval_dictionary_changed`, `custodian_key_unlisted`, `custodian_key_revoked`,
-    `custodian_key_replaced`, `custodian_key_expired`, `node_key_cannot_approve`; `PolicyRefuses` where the policy is not
-    signed.
+    `custodian_key_replaced`, `custodian_key_expired`, `node_key_cannot_approve`, `node_key_revoked`; `PolicyRefuses` where
+    the policy is not signed.
     """
     today = when.astimezone(UTC).date()
     custody = custody or custody_of(folder, today)
+    if custody.node in custody.revoked:
+        raise NotApproved(
+            "the node's own key was revoked", rule="node_key_revoked", help="Rotate it: `fivefold site keys rotate`."
+        )
     try:
         said = read_chain(_chain(folder, study_digest))
     except StatementInvalid as error:

@@ -22,7 +22,7 @@ from fivefold.governance import custody as custodies
 from fivefold.governance.approvals import Approval, check_approval
 from fivefold.governance.policy import FILE, Policy
 from fivefold.governance.statements import storage, store
-from fivefold.records.audit import AuditLog
+from fivefold.records.audit import AuditLog, read_head
 
 if TYPE_CHECKING:
     from fivefold.data.mapping import Mapping as DataMapping
@@ -108,8 +108,9 @@ class SiteFolder:
             log.close()
 
     def name(self) -> str:
-        """The site's name, as the text of site.yaml gives it (signed or not)."""
-        return Policy.read(self.path / FILE).site
+        """The site's name: the owner of its log, or, before there is one, the name that site.yaml gives."""
+        head = read_head(self.state / "audit.jsonl")
+        return head.owner if head is not None else Policy.read(self.path / FILE).site
 
     @contextmanager
     def act(self, event: str, **facts: Any) -> Iterator[AuditLog]:
@@ -181,6 +182,42 @@ def create(
 def read_private(path: Path) -> bytes:
     """A private key file; its passphrase, where it has one, from the environment. Raises `KeyProblem`."""
     return keys.read_key(path, os.environ.get(PASSPHRASE) if keys.is_encrypted(path) else None)
+
+
+def rotate_node_key(site: SiteFolder, custodian: bytes) -> str:
+    """Give the node a fresh key; the old file is kept beside it. Returns the new public key (hex); the signed statement in
+    state/keys goes to leads and peers. Raises `KeyProblem`, `StorageFull`."""
+    old, new = site.node_key(), keys.new_key()
+    public = keys.public_of(new).hex()
+    fresh = site.keys / f"node-{public[:8]}.key"
+    keys.write_key(fresh, new)
+    with site.act("node key rotation", old=keys.public_of(old).hex(), new=public) as log:
+        custodies.rotate_node(site.path, old, new, custodian)
+        log.rotate(new)
+        os.replace(site.keys / "node.key", site.keys / f"node-{keys.public_of(old).hex()[:8]}.old.key")
+        os.replace(fresh, site.keys / "node.key")
+        store(site.keys / "node.pub", f"{public}\n".encode(), mode=0o644)
+    return public
+
+
+def add_opt_out(site: SiteFolder, person: str) -> bool:
+    """Write a person into the list of opt-outs. False where the person stands there already. Raises `PolicyRefuses`,
+    `StorageFull`."""
+    policy = site.policy()
+    if policy.opt_outs is None:
+        raise PolicyRefuses(
+            f"{FILE} names no list of opt-outs", rule="opt_outs", help="Write `opt_outs: opt-outs.txt`, and sign the policy."
+        )
+    listed = site.opt_outs(policy)
+    if person.strip() in listed:
+        return False
+    if not person.strip() or not person.isprintable():
+        raise PolicyRefuses(
+            "an identifier is one line of printable text", rule="opt_outs", help="Write it as the data have it."
+        )
+    with site.act("opt-out"):
+        store(site.path / policy.opt_outs, "".join(f"{p}\n" for p in sorted({*listed, person.strip()})).encode())
+    return True
 
 
 def policy_values(name: str, custodian: str, key: str, today: date) -> dict[str, Any]:

@@ -1,0 +1,344 @@
+"""`fivefold site`: the side with the rows. The custodian's own commands: policy, approvals, keys, data."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from fivefold.site.folder import SiteFolder
+    from fivefold.study.definition import Study
+    from fivefold.study.digest import SignedStudy
+
+app = typer.Typer(help="The side with the rows: policy, approvals, keys, data.", no_args_is_help=True, add_completion=False)
+key_commands = typer.Typer(help="Replace or revoke keys, by signed statements.", no_args_is_help=True)
+app.add_typer(key_commands, name="keys")
+
+Where = Annotated[Path, typer.Option("--site", envvar="FIVEFOLD_SITE", help="The site's folder.", metavar="DIR")]
+StudyFile = Annotated[Path, typer.Argument(help="The signed study (STUDY.signed.json).", metavar="STUDY", show_default=False)]
+KeyFile = Annotated[
+    Path | None, typer.Option("--key", help="The custodian's key; keys/custodian.key of the site if left out.", metavar="FILE")
+]
+Day = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The last day.", metavar="DAY")]
+HERE = Path(".")
+
+
+class Choice(StrEnum):
+    permitted = "permitted"
+    refused = "refused"
+
+
+class Role(StrEnum):
+    custodian = "custodian"
+    node = "node"
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="A new folder.", metavar="DIR", show_default=False)],
+    name: Annotated[str, typer.Option(help="The site's short name, as the study will write it.", show_default=False)],
+    custodian: Annotated[str, typer.Option(help="Who answers for the rows.")] = "Data custodian",
+) -> None:
+    """Make a site's folder: keys of node and custodian, a policy (signed) and a mapping to fill in."""
+    from fivefold.auth.keys import fingerprint
+    from fivefold.governance.custody import node_key
+    from fivefold.site.folder import create
+
+    site = create(folder, name, custodian=custodian)
+    public = node_key(site.path)
+    typer.echo(f"made {folder}: site.yaml (version 1, signed), mapping.yaml, keys/, state/\n")
+    typer.echo("Send this to the lead of the study, and read the fingerprint out to the other sites:")
+    typer.echo(f"  public key   {public}\n  fingerprint  {fingerprint(bytes.fromhex(public))}\n")
+    typer.echo("Next: write the other sites' fingerprints under `peers:` in site.yaml, raise its version, and sign it:")
+    typer.echo(f"  fivefold site sign-policy --site {folder}")
+    typer.echo("Move keys/custodian.key to a place that the node cannot read; name it with --key from then on.")
+
+
+@app.command("sign-policy")
+def sign_policy(site: Where = HERE, key: KeyFile = None) -> None:
+    """Sign site.yaml as a new version. Approvals that were given under the old one are void."""
+    from fivefold.governance.custody import sign_policy as sign
+    from fivefold.governance.policy import FILE, Policy
+
+    here = _opened(site)
+    proposed = Policy.read(here.path / FILE)
+    with here.act("policy", version=proposed.version, digest=proposed.digest):
+        policy = sign(here.path, _custodian_key(here, key))
+    typer.echo(f"signed version {policy.version} of site.yaml; studies need a new approval under it")
+
+
+@app.command()
+def check(
+    study: Annotated[Path, typer.Argument(help="The study, signed or not.", metavar="STUDY", show_default=False)],
+    site: Where = HERE,
+) -> None:
+    """Map the site's rows and print what was found, variable by variable. Nothing is kept, nothing leaves."""
+    from fivefold.site.preparation import inspect
+
+    here = _opened(site)
+    with here.act("mapping check"):
+        found = inspect(here, _any_study(study))
+    _print_report(found.report.value())
+
+
+@app.command()
+def show(
+    study: Annotated[
+        Path | None, typer.Argument(help="A study, to see what the policy says to it.", metavar="[STUDY]", show_default=False)
+    ] = None,
+    site: Where = HERE,
+) -> None:
+    """Show policy, keys, approvals and snapshots; with a study, what the policy says to it and why."""
+    from fivefold.errors import FivefoldError
+    from fivefold.governance.approvals import approvals, check_approval
+    from fivefold.governance.policy import decide
+
+    here = _opened(site)
+    custody = here.custody()
+    policy, now = custody.policy, datetime.now(UTC)
+    typer.echo(f"site {policy.site}, policy version {policy.version} (signed), asset {policy.asset}, until {policy.expires}")
+    for key, who in custody.custodians.items():
+        why = custody.standing(key, now.date())
+        typer.echo(f"  custodian {who.name}  {key[:16]}…  {why[1] if why else f'until {who.until}'}")
+    for peer in policy.peers:
+        typer.echo(f"  peer      {peer.site}  {peer.fingerprint}")
+    for digest, said in approvals(here.path).items():
+        frozen = "frozen" if (here.state / "snapshots" / f"{digest}.snapshot").exists() else "no snapshot"
+        try:
+            approval = check_approval(here.path, digest, now, custody=custody)
+            state = f"approved by {approval.custodian} until {approval.expires}"
+        except FivefoldError as error:
+            state = error.message
+        typer.echo(f"  study     {digest[:16]}…  {said[0].facts.get('title', '')}  {state}; {frozen}")
+    if study is not None:
+        it = _any_study(study)
+        decisions = [
+            decide(policy, it, today=now.date()),
+            *(decide(policy, it, analysis=a, today=now.date()) for a in it.analyses),
+        ]
+        decision = next((d for d in decisions if not d.permit), decisions[0])
+        verdict = "permits" if decision.permit else "refuses"
+        typer.echo(
+            f"policy {verdict} this study: rule {decision.rule}, line {decision.line or '- (default)'}: {decision.sentence}"
+        )
+
+
+@app.command()
+def approve(
+    study: StudyFile,
+    site: Where = HERE,
+    key: KeyFile = None,
+    analysis: Annotated[list[str] | None, typer.Option(help="An analysis to approve; all if left out.", metavar="NAME")] = None,
+    site_totals: Annotated[Choice | None, typer.Option(help="May this site's own totals become known?")] = None,
+    event_totals: Annotated[Choice | None, typer.Option(help="May totals at single event times become known?")] = None,
+    expires: Day = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Approve a signed study with the custodian's own key. Nothing is answered for a study without it."""
+    from fivefold.governance import approvals
+
+    here = _opened(site)
+    with here.act("approval asked") as log:
+        signed = _signed(study)
+        decision = approvals.decision(here.path, signed.study, datetime.now(UTC)).enforce()
+        _print_study(signed)
+        typer.echo(f"policy    {decision.sentence}")
+        if not yes:
+            typer.confirm("Approve?", abort=True)
+        log.write("approval", study=signed.digest, title=signed.study.title)
+        given = approvals.approve(
+            here.path,
+            signed.study,
+            signed.digest,
+            _custodian_key(here, key),
+            analyses=tuple(analysis or ()),
+            site_totals=site_totals.value if site_totals else None,
+            event_totals=event_totals.value if event_totals else None,
+            expires=expires.date() if expires else None,
+        )
+    typer.echo(f"approved by {given.custodian} until {given.expires}, under version {given.policy_version} of site.yaml")
+    typer.echo(f"  analyses {', '.join(given.analyses)}; site_totals {given.site_totals}; event_totals {given.event_totals}")
+
+
+@app.command()
+def withdraw(
+    study: Annotated[str, typer.Argument(help="The signed study, or its digest.", metavar="STUDY", show_default=False)],
+    site: Where = HERE,
+    key: KeyFile = None,
+    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
+) -> None:
+    """Withdraw the approval of a study, by a signed statement. The site answers nothing more for it, at once."""
+    from fivefold.governance import approvals
+
+    here = _opened(site)
+    with here.act("withdrawal asked", reason=reason) as log:
+        digest = study if len(study) == 64 and not Path(study).exists() else _signed(Path(study)).digest
+        log.write("withdrawal", study=digest)
+        approvals.withdraw(here.path, digest, _custodian_key(here, key), reason=reason)
+    typer.echo("withdrawn: this site answers nothing more for the study")
+
+
+@app.command()
+def prepare(
+    study: StudyFile,
+    site: Where = HERE,
+    again: Annotated[bool, typer.Option("--again", help="Freeze anew, from the rows as they are now.")] = False,
+) -> None:
+    """Freeze the study's cohort as a sealed snapshot, which all its rounds read."""
+    from fivefold.site.preparation import prepare as freeze
+
+    here = _opened(site)
+    with here.act("preparation asked", again=again) as log:
+        signed = _signed(study)
+        log.write("preparation", study=signed.digest)
+        prepared = freeze(here, signed.study, signed.digest, again=again)
+    _print_report(prepared.report)
+    typer.echo(f"frozen at {prepared.prepared_at}; data {prepared.tags.data[:16]}… (keyed digest)")
+
+
+@app.command()
+def close(study: StudyFile, site: Where = HERE, reason: Annotated[str, typer.Option(help="Why.")] = "the study ended") -> None:
+    """End a study here: its snapshot is destroyed, and the log says so."""
+    from fivefold.site.preparation import close as end
+
+    here = _opened(site)
+    with here.act("closing asked"):
+        gone = end(here, _signed(study).digest, reason=reason)
+    typer.echo("the snapshot is destroyed" if gone else "there was no snapshot of this study")
+
+
+@app.command("opt-out")
+def opt_out(person: Annotated[str, typer.Argument(help="The identifier, as the data have it.")], site: Where = HERE) -> None:
+    """Take a person out of every later snapshot."""
+    from fivefold.site.folder import add_opt_out
+
+    new = add_opt_out(_opened(site), person)
+    typer.echo("written; snapshots made from now on leave this person out" if new else "this person stands in the list already")
+
+
+@key_commands.command("rotate")
+def rotate(
+    role: Annotated[Role, typer.Argument(help="Whose key.")],
+    site: Where = HERE,
+    key: KeyFile = None,
+    new: Annotated[
+        Path | None, typer.Option(help="The custodian's new key file, made with `fivefold keys new`.", metavar="FILE")
+    ] = None,
+    until: Day = None,
+) -> None:
+    """Replace a key by a new one; the statement is signed by both (and by a custodian, for a node's)."""
+    from datetime import timedelta
+
+    from fivefold.auth.keys import fingerprint, public_of
+    from fivefold.cli.keys import open_key
+    from fivefold.governance import custody
+    from fivefold.governance.approvals import statements_of
+    from fivefold.site.folder import rotate_node_key
+
+    here = _opened(site)
+    old = _custodian_key(here, key)
+    if role is Role.node:
+        public = rotate_node_key(here, old)
+        typer.echo(f"new public key  {public}\nfingerprint     {fingerprint(bytes.fromhex(public))}")
+        typer.echo("Send the newest statement in state/keys to leads and peers; studies need this key, and a new signature.")
+        return
+    if new is None:
+        raise typer.BadParameter("name the new key file with --new", param_hint="--new")
+    fresh, last = open_key(new), until.date() if until else date.today() + timedelta(days=730)
+    was, becomes = public_of(old).hex(), public_of(fresh).hex()
+    with here.act("custodian key rotation", old=was, new=becomes):
+        custody.rotate_custodian(here.path, old, fresh, until=last, keeps=statements_of(here.path, was))
+    typer.echo(f"new public key  {becomes}, valid until {last}")
+    typer.echo("Approvals in force stay so. Write the new key under `custodians:` in the next version of site.yaml.")
+
+
+@key_commands.command("revoke")
+def revoke(
+    public_key: Annotated[str, typer.Argument(help="The public key, 64 hex digits.", metavar="KEY", show_default=False)],
+    reason: Annotated[str, typer.Option(help="Why, for the record.", show_default=False)],
+    site: Where = HERE,
+    key: KeyFile = None,
+) -> None:
+    """Declare a key dead, with every approval that it alone signed."""
+    from fivefold.governance.custody import revoke_key
+
+    here = _opened(site)
+    with here.act("key revocation", key=public_key, reason=reason):
+        revoke_key(here.path, public_key.strip().lower(), _custodian_key(here, key), reason=reason)
+    typer.echo("revoked: what this key alone signed is void, at once")
+
+
+def _opened(path: Path) -> SiteFolder:
+    from fivefold.site.folder import opened
+
+    return opened(path)
+
+
+def _signed(path: Path) -> SignedStudy:
+    from fivefold.study.digest import load_signed
+
+    return load_signed(path)
+
+
+def _any_study(path: Path) -> Study:
+    from fivefold.study.yaml import load
+
+    return _signed(path).study if path.suffix == ".json" else load(path)
+
+
+def _custodian_key(site: SiteFolder, key: Path | None) -> bytes:
+    from fivefold.cli.keys import open_key
+
+    return open_key(key or site.keys / "custodian.key")
+
+
+def _print_study(signed: SignedStudy) -> None:
+    from rich.markup import escape
+
+    from fivefold.auth.keys import fingerprint
+
+    study = signed.study
+    out = _console()
+    out.print(f"[bold]{escape(study.title)}[/]\n{escape(study.question)}", highlight=False)
+    lead = fingerprint(bytes.fromhex(study.lead.public_key))
+    out.print(f"lead      {escape(study.lead.name)}, {escape(study.lead.organisation)}  key {lead}", highlight=False)
+    out.print(f"digest    {signed.digest}", highlight=False)
+    out.print(f"purpose   {escape(study.agreements.purpose)}; ethics {escape(study.agreements.ethics)}", highlight=False)
+    out.print(f"expires   {study.agreements.expires}; sites {escape(', '.join(s.name for s in study.sites))}", highlight=False)
+    for analysis in study.analyses:
+        out.print(f"analysis  {escape(analysis.name)}: {escape(analysis.method)} {escape(analysis.formula)}", highlight=False)
+    for name, why in study.variables.items():
+        out.print(f"variable  {escape(name)}: {escape(why)}", highlight=False)
+
+
+def _print_report(report: Any) -> None:
+    """The quality report as a table; its counts are for the custodian's eyes."""
+    from rich.markup import escape
+    from rich.table import Table as Grid
+
+    grid = Grid(title=f"Rows of {report['site']} after mapping", title_justify="left")
+    counts = ("rows", "valid", "missing", "missing_coded", "out_of_type", "out_of_range", "unknown_code", "not_finite")
+    for heading in ("variable", "unit", *(c.replace("_", " ") for c in counts)):
+        grid.add_column(heading, justify="left" if heading in ("variable", "unit") else "right")
+    for variable in report["variables"]:
+        grid.add_row(escape(variable["name"]), escape(variable["unit"]), *(str(variable[c]) for c in counts))
+    out = _console()
+    out.print(grid)
+    out.print(
+        f"{report['rows_read']} rows read; {report['rows_without_person']} without a person; {report['rows_opted_out']} of "
+        f"{report['persons_opted_out']} persons who opted out; {report['rows_outside_cohort']} outside the cohort; "
+        f"{report['rows_cohort_unknown']} of which it is not known; "
+        f"{report['rows']} rows of {report['persons']} persons in the cohort",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console()
