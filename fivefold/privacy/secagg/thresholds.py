@@ -66,6 +66,7 @@ class Thresholds:
         """What the numbers mean, in plain words."""
         n, need = self.n, self.survivors_needed
         kind = "keeps to the protocol but reads everything" if self.adversary == "curious" else "lies about who dropped out"
+        company = f"together with up to {_sites(self.colluders_tolerated)}" if self.colluders_tolerated else "alone"
         lost = self.dropouts_tolerated
         drop = (
             f"A round fails if any of the {n} sites drops out: all of them are needed."
@@ -74,7 +75,7 @@ class Thresholds:
         )
         return (
             f"The coordinator learns the sum over at least {need} of {n} sites and nothing else.",
-            f"This holds against a coordinator that {kind}, together with up to {_sites(self.colluders_tolerated)}.",
+            f"This holds against a coordinator that {kind}, {company}.",
             drop,
         )
 
