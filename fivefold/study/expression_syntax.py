@@ -13,7 +13,7 @@ from fivefold.errors import StudyInvalid
 MAX_LENGTH = 2000
 MAX_DEPTH = 40
 MAX_NODES = 400
-SPELLINGS = {"&&": "and", "||": "or", "<>": "!=", "===": "==", "=>": ">=", "=<": "<="}
+SPELLINGS = {"&&": "and", "||": "or", "<>": "!=", "===": "==", "=>": ">=", "=<": "<=", ":=": "=="}
 
 
 class Fault(Exception):
@@ -35,7 +35,8 @@ def tree_of(text: str) -> ast.expr:
     try:
         tree = ast.parse(flat.strip(), mode="eval").body
     except SyntaxError as error:
-        at = max((error.offset or 1) - 1, 0) + indent(text)
+        # Python gives no place to an expression that ends too early: it is the end.
+        at = error.offset - 1 + indent(text) if error.offset else len(text.rstrip())
         assign = re.search(r"(?<![=<>!])=(?!=)", re.sub(r"\"[^\"]*\"|'[^']*'", lambda m: " " * len(m[0]), flat))
         if assign:
             raise sentence(text, assign.start(), "one `=` compares nothing", "Write `==`.") from error

@@ -6,6 +6,7 @@ import datetime
 import math
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -146,6 +147,13 @@ def _build(data: Any, inline: Any, documents: Mapping[str, lines.Document]) -> t
             shaped[key] = model.model_validate(plain)
         except ValidationError as error:
             found += _shape_faults(model, error, prefix)
+            # Read on without what is wrong, so that the other faults are named in the same go.
+            rest = plain
+            for fault in error.errors(include_url=False):
+                if fault["type"] == "extra_forbidden" or fault["loc"][:1] in OPTIONAL:
+                    rest = _without(rest, tuple(fault["loc"]))
+            with suppress(ValidationError):
+                shaped[key] = model.model_validate(rest)
     if "study" in shaped and "dictionary" in shaped:
         try:
             study = study_of(shaped["study"], dictionary_of(shaped["dictionary"]))
@@ -187,6 +195,25 @@ def _plain(value: Any, where: Where, found: list[Fault]) -> Any:
         return value
     found.append(Fault(where, f"a {type(value).__name__} has no place here", "Write text, a number, a list or a mapping."))
     return ""
+
+
+OPTIONAL = (("cohort",), ("envelope",), ("privacy",), ("outputs",), ("seed",))
+
+
+def _without(value: Any, where: Where) -> Any:
+    """A copy without the key at a place; of a list that holds what is wrong, nothing is kept."""
+    if not isinstance(value, dict) or not where or where[0] not in value:
+        return value
+    rest = {k: v for k, v in value.items() if k != where[0]}
+    if len(where) == 1 or not isinstance(value[where[0]], (dict, tuple)):
+        return rest
+    inner = value[where[0]]
+    if isinstance(inner, dict):
+        return value | {where[0]: _without(inner, where[1:])}
+    if len(where) > 2 and isinstance(where[1], int) and where[1] < len(inner):
+        changed = [_without(v, where[2:]) if i == where[1] else v for i, v in enumerate(inner)]
+        return value | {where[0]: tuple(changed)}
+    return rest
 
 
 WANTED = {
