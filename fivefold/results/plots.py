@@ -85,7 +85,7 @@ def forest(axes: Axes, table: ResultTable, figure: Figure) -> None:
         if _drawable(estimate[i], figure.log_x):
             lower, upper = max(_known(low[i], left), left), min(_known(high[i], right), right)
             axes.plot([lower, upper], [y, y], color=COLOURS[0], linewidth=1.8, solid_capstyle="butt", zorder=2)
-            axes.plot([estimate[i]], [y], marker="s", markersize=7, color=COLOURS[0], markeredgecolor="white", zorder=3)
+            axes.plot([estimate[i]], [y], marker="s", markersize=6, color=COLOURS[0], markeredgecolor="white", zorder=3)
             for edge, mark in ((lower, "<"), (upper, ">")):
                 if edge in (left, right):
                     axes.plot([edge], [y], marker=mark, markersize=5, color=COLOURS[0], zorder=3, clip_on=False)
@@ -115,7 +115,8 @@ def survival(axes: Axes, table: ResultTable, figure: Figure) -> None:
     _size(axes, 8.2, 5.0)
     time, estimate, low, high = (_numbers(table, figure, role) for role in ("time", "estimate", "low", "high"))
     groups = _groups(table, figure, "group", len(time))
-    risk = _numbers(table, figure, "at_risk") if "at_risk" in figure.mapping else []
+    at_risk = figure.mapping.get("at_risk", "at_risk")
+    risk = _floats(table.column(at_risk)) if at_risk in table.columns else []
     latest = max((t for t in time if not math.isnan(t)), default=1.0)
     for k, (name, rows) in enumerate(groups.items()):
         rows = _in_order(rows, time)
@@ -284,19 +285,34 @@ def _risk_table(
     axes.set_xticks(ticks)
     below = axes.get_xaxis_transform()
     axes.annotate(
-        "at risk", (0, 0), (-8, -46), xycoords="axes fraction", textcoords="offset points", ha="right", fontsize=8.5, color=GREY
+        "at risk",
+        (0, 0),
+        (-24, -46),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        ha="right",
+        fontsize=8.5,
+        color=GREY,
     )
     for k, (name, rows) in enumerate(groups.items()):
         down = -60 - 15 * k
         colour = COLOURS[k % len(COLOURS)]
         axes.annotate(
-            name, (0, 0), (-8, down), xycoords="axes fraction", textcoords="offset points", ha="right", fontsize=9, color=colour
+            name,
+            (0, 0),
+            (-24, down),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            ha="right",
+            fontsize=9,
+            color=colour,
         )
-        known = [(time[i], risk[i]) for i in _in_order(rows, time) if not math.isnan(risk[i])]
+        steps = [(time[i], risk[i]) for i in _in_order(rows, time)]
         for tick in ticks:
-            at = next((whole(r) for t, r in known if t >= tick - 1e-9), "0")
+            at = next((r for t, r in steps if t >= tick - 1e-9), math.nan)
+            text = "–" if math.isnan(at) else whole(at)
             axes.annotate(
-                at, (tick, 0), (0, down), xycoords=below, textcoords="offset points", ha="center", fontsize=9, color=INK
+                text, (tick, 0), (0, down), xycoords=below, textcoords="offset points", ha="center", fontsize=9, color=INK
             )
 
 
@@ -306,7 +322,11 @@ def _column(table: ResultTable, figure: Figure, role: str) -> tuple[Scalar, ...]
 
 def _numbers(table: ResultTable, figure: Figure, role: str) -> list[float]:
     """A column as floats; NaN where a value was withheld."""
-    return [float(v) if isinstance(v, (int, float)) else math.nan for v in _column(table, figure, role)]
+    return _floats(_column(table, figure, role))
+
+
+def _floats(values: Sequence[Scalar]) -> list[float]:
+    return [float(v) if isinstance(v, (int, float)) else math.nan for v in values]
 
 
 def _groups(table: ResultTable, figure: Figure, role: str, rows: int) -> dict[str, list[int]]:
@@ -360,13 +380,13 @@ def _log_ticks(axes: Axes, left: float, right: float) -> None:
 
 
 def _interval(estimate: float, low: float, high: float) -> str:
-    ends = [_two(v) if math.isfinite(v) else "−∞" if v < 0 else "∞" for v in (low, high)]
-    return f"{_two(estimate)}  ({ends[0]} – {ends[1]})"
+    finer = math.isfinite(high - low) and high - low < 0.1
+    ends = [_digits(v, finer) if math.isfinite(v) else "−∞" if v < 0 else "∞" for v in (low, high)]
+    return f"{_digits(estimate, finer)}  ({ends[0]} – {ends[1]})"
 
 
-def _two(value: float) -> str:
-    text = f"{value:.2f}" if 0.01 <= abs(value) < 100 or value == 0 else f"{value:.2g}"
-    return text.replace("-", "−")
+def _digits(value: float, finer: bool) -> str:
+    return (f"{value:.{3 if finer else 2}f}" if 0.001 < abs(value) < 100 or value == 0 else f"{value:.2g}").replace("-", "−")
 
 
 def _short(value: float) -> str:

@@ -58,9 +58,7 @@ def terminal_table(table: ResultTable, max_rows: int = MAX_ROWS) -> Table:
     from rich import box
     from rich.table import Table
 
-    out = Table(
-        title=table.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False
-    )
+    out = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     shown = table.rows[:max_rows]
     for name in table.columns:
         unit = table.units.get(name)

@@ -1,0 +1,117 @@
+"""`fivefold audit`: verify and read an audit log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from fivefold.records.audit import Head, Report
+
+app = typer.Typer(help="Verify and read an audit log.", no_args_is_help=True, add_completion=False)
+
+LogFile = Annotated[Path, typer.Argument(help="The log, such as RUN/audit.jsonl.", metavar="FILE", show_default=False)]
+
+
+@app.command()
+def verify(
+    file: LogFile,
+    key: Annotated[str, typer.Option(help="The public key (64 hex digits) that must have signed.", metavar="HEX")] = "",
+    head: Annotated[
+        Path | None, typer.Option(help="A head that a witness kept; the log must still contain it.", metavar="FILE")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Find any changed, removed, reordered or cut-off entry. Exit code 55 if there is one."""
+    from fivefold.auth.keys import public_from_hex
+    from fivefold.records import audit
+
+    report = audit.verify(file, public_from_hex(key) if key else None, _witness(head) if head else None)
+    if as_json:
+        import json
+        from dataclasses import asdict
+
+        typer.echo(json.dumps(asdict(report), sort_keys=True))
+        return
+    _print(file, report, bool(key), head is not None)
+
+
+@app.command()
+def show(
+    file: LogFile,
+    event: Annotated[str, typer.Option(help="Only entries of this event.")] = "",
+    last: Annotated[int | None, typer.Option(help="Only the last N entries.", metavar="N", min=1)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines.")] = False,
+) -> None:
+    """Print the entries: number, time, event, facts."""
+    from fivefold.records import audit
+
+    entries = [entry for entry in audit.entries(file) if not event or entry.event == event]
+    entries = entries[-last:] if last else entries
+    if as_json:
+        import json
+        from dataclasses import asdict
+
+        for entry in entries:
+            typer.echo(json.dumps(asdict(entry), sort_keys=True, ensure_ascii=False))
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("", "time", "event", "facts", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.columns[0].justify = "right"
+    for entry in entries:
+        facts = ", ".join(f"{name} {_short(value)}" for name, value in entry.facts.items())
+        time = entry.time[:19].replace("T", " ")
+        table.add_row(str(entry.seq), Text(time, no_wrap=True), Text(entry.event, style="bold"), Text(facts))
+    Console(highlight=False).print(table)
+
+
+def _witness(path: Path) -> Head:
+    from fivefold.errors import RunError
+    from fivefold.records.audit import read_head
+
+    head = read_head(path, "")
+    if head is None:
+        raise RunError(f"there is no head at {path}", help="Name the copy of NAME.head that a witness kept.")
+    return head
+
+
+def _print(file: Path, report: Report, key_given: bool, witnessed: bool) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    from fivefold.auth.keys import fingerprint
+
+    console = Console(highlight=False, soft_wrap=True)
+    word = "entry" if report.entries == 1 else "entries"
+    console.print(Text.assemble(("✓ ", "bold green"), f"{file} is whole: {report.entries} {word} of {report.owner}"))
+    console.print(f"  from {_time(report.first)} to {_time(report.last)}")
+    console.print(f"  head {report.head}")
+    if report.keys:
+        signer = fingerprint(bytes.fromhex(report.keys[-1]))
+        more = "" if key_given else ": compare it with the owner's, or give --key"
+        console.print(f"  signed by the key with fingerprint {signer}{more}")
+    else:
+        console.print("  not signed: whoever can write the file could have written all of it anew")
+    if not witnessed:
+        console.print(
+            "  compared with the head beside it; a head that others kept (--head) also shows a log put back as a whole"
+        )
+    if not report.closed:
+        console.print("  it has no closing entry: the run goes on, was interrupted, or this is a site's log")
+    if report.beyond_head:
+        console.print(f"  {report.beyond_head} signed entry follows the head, as a crash between the two leaves it")
+
+
+def _short(value: Any) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def _time(text: str) -> str:
+    return f"{text[:19].replace('T', ' ')} UTC"

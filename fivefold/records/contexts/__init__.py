@@ -1,0 +1,1 @@
+"""The JSON-LD terms that a crate of Fivefold uses, so that it is validated without a network."""
