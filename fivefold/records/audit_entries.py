@@ -81,7 +81,7 @@ def line_of(value: Entry | Head) -> bytes:
 def entry_of(line: bytes, name: str, number: int) -> Entry:
     """The entry of line `number` of the log called `name`. Raises `AuditBroken` unless hash and form are right."""
     try:
-        value = json.loads(line)
+        value = json.loads(line, parse_int=_integer)
         entry = Entry(**value)
         whole = rfc8785.dumps(value) + b"\n" == line and hashlib.sha256(_hashed(value)).hexdigest() == entry.hash
     except (ValueError, TypeError, RecursionError) as error:
@@ -156,6 +156,11 @@ def _json(value: Any, where: str) -> Any:
     if isinstance(value, Mapping) and all(isinstance(k, str) for k in value):
         return {_text(k, where): _json(v, where) for k, v in value.items()}
     raise TypeError(f"the fact {where!r} is not a JSON value: {type(value).__name__}")
+
+
+def _integer(text: str) -> int | float:
+    """A whole number beyond 2^53 was a float when it was written (ECMAScript writes 1e20 as digits)."""
+    return int(text) if len(text) < 16 or abs(int(text)) < 1 << 53 else float(text)
 
 
 def _text(value: str, where: str) -> str:
