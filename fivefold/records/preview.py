@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from fivefold.records.counts import counts_line
 from fivefold.records.provenance import AnalysisRecord, RunRecord
 
-MAX_ROWS = 30
+MAX_ROWS = 40
+LONG = 16
 
 STYLE = """
 :root { color-scheme: light dark;
@@ -34,13 +36,13 @@ a { color: var(--blue) }
 .question { font-size: 1.15rem; color: var(--soft); margin-bottom: 1.4rem }
 .soft, figcaption, caption, small { color: var(--soft) }
 .badge { display: inline-block; padding: .1rem .6rem; border-radius: 1rem; font-size: .85rem; border: 1px solid currentColor }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: .8rem; margin: 1.2rem 0 }
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: .8rem; margin: 1.2rem 0 }
 .figures div { background: var(--card); border-radius: 8px; padding: .7rem .9rem }
 .figures dt { font-size: .8rem; color: var(--soft) }
 .figures dd { margin: 0; font-weight: 600; overflow-wrap: anywhere }
 .wide { overflow-x: auto }
 table { border-collapse: collapse; font-size: .92rem; margin: .4rem 0 .2rem; font-variant-numeric: tabular-nums }
-caption { text-align: left; font-weight: 600; color: var(--ink); padding-bottom: .3rem }
+caption { text-align: left; white-space: nowrap; font-weight: 600; color: var(--ink); padding-bottom: .3rem }
 th, td { padding: .28rem .9rem .28rem 0; text-align: left; border-bottom: 1px solid var(--line); vertical-align: top }
 th { color: var(--soft); font-weight: 600; font-size: .85rem }
 td.n, th.n { text-align: right }
@@ -82,8 +84,8 @@ def _head(record: RunRecord) -> str:
         "Sites": str(len(record.sites)),
         "Analyses": str(len(record.analyses)),
         "Rounds": str(rounds),
-        "Started": _time(record.started),
-        "Ended": _time(record.ended),
+        "Started (UTC)": _time(record.started),
+        "Ended (UTC)": _time(record.ended),
     }
     cards = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts.items())
     played = (
@@ -117,9 +119,10 @@ def _analysis(folder: Path, record: RunRecord, analysis: AnalysisRecord, result:
     )
     parts.append(f"<p>{said}</p>")
     if result is not None:
-        parts.append(f'<p class="soft">{escape(_counts(result))}</p>')
-        parts += [_result_table(t) for t in result.get("tables", ())]
+        counts = counts_line(result["facts"], result["sites"], result["dropped"], named=True)
+        parts.append(f'<p class="soft">{escape(counts)}</p>')
         parts += [f'<p class="soft">{escape(str(note))}</p>' for note in result.get("notes", ())]
+        parts += [_result_table(t) for t in result.get("tables", ()) if len(t["rows"]) <= LONG]
     for path in analysis.files:
         if path.endswith(".svg") and (folder / path).is_file():
             title = _figure_title(path, result) or analysis.name
@@ -127,6 +130,7 @@ def _analysis(folder: Path, record: RunRecord, analysis: AnalysisRecord, result:
                 f'<figure><img src="{quote(path)}" alt="{escape(title)}"><figcaption>{escape(title)}, as '
                 f'<a href="{quote(path)}">SVG</a> and <a href="{quote(path[:-4])}.png">PNG</a></figcaption></figure>'
             )
+    parts += [_result_table(t) for t in (result or {}).get("tables", ()) if len(t["rows"]) > LONG]
     tables = [f'<a href="{quote(p)}">{escape(Path(p).name)}</a>' for p in analysis.files if p.endswith(".csv")]
     if tables:
         parts.append(f"<p>Tables in full precision: {', '.join(tables)}.</p>")
@@ -148,16 +152,20 @@ def _rounds(analysis: AnalysisRecord) -> str:
 def _result_table(table: Mapping[str, Any]) -> str:
     units = table.get("units", {})
     head = [name.replace("_", " ") + (f" ({units[name]})" if name in units else "") for name in table["columns"]]
-    rows = [[_cell(v) for v in row] for row in table["rows"][:MAX_ROWS]]
+    shown = table["rows"][:MAX_ROWS]
+    columns = [_column([row[i] for row in shown]) for i in range(len(head))]
+    rows = [list(cells) for cells in zip(*columns, strict=True)]
     numeric = {i for i in range(len(head)) if not any(isinstance(row[i], str) for row in table["rows"])}
     notes = list(table.get("notes", ()))
     if len(table["rows"]) > MAX_ROWS:
         notes.append(f"The first {MAX_ROWS} of {len(table['rows'])} rows.")
     if any(None in row for row in table["rows"]):
         notes.append("A dot stands for a value that was withheld (fewer persons than the minimum) or is undefined.")
-    return _table(table["title"], head, rows, numeric) + "".join(
-        f'<p class="soft"><small>{escape(n)}</small></p>' for n in notes
-    )
+    text = "".join(f'<p class="soft"><small>{escape(n)}</small></p>' for n in notes)
+    if len(table["rows"]) > LONG:
+        summary = f"{escape(table['title'])}: {len(table['rows'])} rows"
+        return f"<details><summary>{summary}</summary>{_table('', head, rows, numeric)}{text}</details>"
+    return _table(table["title"], head, rows, numeric) + text
 
 
 def _protection(record: RunRecord) -> str:
@@ -218,28 +226,30 @@ def _results(folder: Path) -> dict[str, Any]:
     return {a["name"]: a for a in value["analyses"]}
 
 
-def _counts(result: Mapping[str, Any]) -> str:
-    counts = [f"{name} {result['facts'][name]}" for name in ("persons", "events", "missing") if name in result["facts"]]
-    dropped = ", ".join(result["dropped"])
-    return " · ".join([*counts, f"sites {', '.join(result['sites'])}", f"dropped {dropped}" if dropped else "none dropped"])
-
-
 def _figure_title(path: str, result: Mapping[str, Any] | None) -> str:
     number = path.rsplit(".", 2)[1]
     figures = (result or {}).get("figures", ())
     return str(figures[int(number) - 1]["title"]) if number.isdigit() and 0 < int(number) <= len(figures) else ""
 
 
-def _cell(value: Any) -> str:
+def _column(values: Sequence[Any]) -> list[str]:
+    """Cells of one column, so that the points of its numbers stand under each other."""
+    fractions = any(isinstance(v, float) and not v.is_integer() for v in values)
+    return [_cell(v, fractions) for v in values]
+
+
+def _cell(value: Any, fractions: bool) -> str:
     if value is None:
         return "·"
     if isinstance(value, dict):
         return "∞" if value.get("float") == "inf" else "−∞"
     if isinstance(value, float):
-        text = f"{value:.4g}" if abs(value) < 1e-3 or abs(value) >= 1e6 else f"{value:.4f}".rstrip("0").rstrip(".")
-        return "0" if value == 0 else text.replace("-", "−") if "e" not in text else text
+        if not fractions and abs(value) < 1e9:
+            return f"{value:.0f}".replace("-", "−")
+        tiny = value != 0 and (abs(value) < 5e-5 or abs(value) >= 1e6)
+        return f"{value:.3g}" if tiny else f"{value:.4f}".replace("-", "−")
     return str(value)
 
 
 def _time(text: str) -> str:
-    return text.replace("T", " ").replace("Z", " UTC")
+    return text[:19].replace("T", " ")

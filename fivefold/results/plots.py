@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fivefold.protocol.results import Figure, Result, ResultTable, Scalar
-from fivefold.results.tables import counts_line, whole
+from fivefold.records.counts import counts_line, whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,6 +39,7 @@ STYLE: Any = {
     "svg.fonttype": "path",
     "svg.hashsalt": "fivefold",
     "savefig.dpi": 160,
+    "text.parse_math": False,
 }
 
 
@@ -266,12 +267,18 @@ DRAWINGS: dict[str, Callable[[Any, ResultTable, Figure], None]] = {
 
 def _frame(canvas: Any, figure: Figure, result: Result) -> None:
     """Title and counts above the axes, from the left edge of what is drawn."""
+    from textwrap import fill
+
     axes = canvas.axes[0]
     canvas.draw_without_rendering()
     box = axes.get_tightbbox().transformed(canvas.transFigure.inverted())
     inch = 1 / canvas.get_figheight()
-    canvas.text(box.x0, box.y1 + 0.32 * inch, figure.title, fontsize=13, fontweight="bold", color=INK, ha="left", va="bottom")
-    canvas.text(box.x0, box.y1 + 0.12 * inch, counts_line(result), fontsize=8.5, color=GREY, ha="left", va="bottom")
+    wide = max(canvas.get_figwidth(), 5.0)
+    title = fill(figure.title, round(7.6 * wide))
+    counts = fill(counts_line(result.facts, result.sites, result.dropped), round(13 * wide))
+    at, above = box.y1 + 0.12 * inch, 0.06 + 0.145 * (counts.count("\n") + 1)
+    canvas.text(box.x0, at, counts, fontsize=8.5, color=GREY, ha="left", va="bottom")
+    canvas.text(box.x0, at + above * inch, title, fontsize=13, fontweight="bold", color=INK, ha="left", va="bottom")
 
 
 def _risk_table(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from fivefold.protocol.results import Result, ResultTable, Scalar
-from fivefold.results.tables import COUNTS, counts_line, whole
+from fivefold.records.counts import counts_line, is_count, whole
 
 if TYPE_CHECKING:
     from rich.console import Console, Group, RenderableType
@@ -36,7 +36,7 @@ def rendered(name: str, result: Result, *, max_rows: int = MAX_ROWS) -> Group:
 
     parts: list[RenderableType] = [
         Text.assemble((name, "bold"), ("  " + result.method if result.method != name else "", "dim")),
-        Text(counts_line(result), "cyan"),
+        Text(counts_line(result.facts, result.sites, result.dropped), "cyan"),
     ]
     for table in result.tables.values():
         parts += [Text(), Text(table.title, "bold"), terminal_table(table, max_rows)]
@@ -46,7 +46,7 @@ def rendered(name: str, result: Result, *, max_rows: int = MAX_ROWS) -> Group:
         if any(None in row for row in table.rows):
             notes.append(f"{WITHHELD} withheld (fewer persons than the study's minimum) or undefined.")
         parts += [Text(note, "dim") for note in notes]
-    others = [f"{_words(k)} {number(v)}" for k, v in result.facts.items() if k not in COUNTS and v is not None]
+    others = [f"{_words(k)} {number(v)}" for k, v in result.facts.items() if not is_count(k) and v is not None]
     if others:
         parts += [Text(), Text(" · ".join(others))]
     parts += [Text(note, "dim") for note in result.notes]
@@ -79,9 +79,9 @@ def aligned(name: str, values: list[Scalar]) -> list[str]:
         return [WITHHELD if v is None else whole(v) if isinstance(v, int) else number(v) for v in values]
     if all(v.is_integer() for v in floats) and max(floats) < 1e9:
         return [WITHHELD if v is None else whole(v) for v in values]
-    if max(floats) >= 1e6 or max(floats) < 1e-3:
+    if max(floats) >= 1e6 or max(floats) > 1e6 * min(floats):
         return [WITHHELD if v is None else f"{v:.4g}" if isinstance(v, (int, float)) else v for v in values]
-    places = min(6, max(1, 3 - math.floor(math.log10(max(floats)))))
+    places = min(5, max(1, 2 - math.floor(math.log10(min(floats)))))
     return [WITHHELD if v is None else f"{v:.{places}f}" if isinstance(v, (int, float)) else v for v in values]
 
 

@@ -15,8 +15,6 @@ from typing import Any
 from fivefold.errors import RunError
 from fivefold.protocol.results import Figure, Result, ResultTable, Scalar
 
-COUNTS = ("persons", "events", "rows", "missing")
-
 
 def csv_of(table: ResultTable) -> bytes:
     """A table as UTF-8 CSV (RFC 4180, lines end in LF): one header, one line a row."""
@@ -65,25 +63,6 @@ def result_of(value: Mapping[str, Any]) -> Result:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError("result.json does not hold a result of Fivefold", help="Run the study again.") from error
-
-
-def counts_line(result: Result) -> str:
-    """What every table and figure states: persons, events, missing, sites, and the sites that dropped."""
-    parts = [
-        f"{'rows' if name == 'rows' else name} {whole(result.facts[name])}"
-        for name in COUNTS
-        if result.facts.get(name) is not None
-    ]
-    parts.append(f"sites {len(result.sites)}")
-    parts.append(f"dropped {', '.join(result.dropped)}" if result.dropped else "none dropped")
-    return " · ".join(parts)
-
-
-def whole(value: Scalar) -> str:
-    """A count with thin thousands; anything else as it is."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return f"{value:,}".replace(",", "\u202f") if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def _plain_table(name: str, table: ResultTable) -> dict[str, Any]:
