@@ -72,11 +72,11 @@ def forest(axes: Axes, table: ResultTable, figure: Figure) -> None:
     estimate, low, high = (_numbers(table, figure, role) for role in ("estimate", "low", "high"))
     n = len(labels)
     _size(axes, 8.2, 1.3 + 0.36 * n)
-    shown = [v for triple in zip(estimate, low, high, strict=True) for v in triple if _drawable(v, figure.log_x)]
     if figure.log_x:
         axes.set_xscale("log")
     null = 1.0 if figure.log_x else 0.0
-    left, right = _limits([*shown, null], figure.log_x)
+    core = [v for v in (*estimate, null) if _drawable(v, figure.log_x)]
+    left, right = _limits(core, [v for v in (*low, *high) if _drawable(v, figure.log_x)], figure.log_x)
     axes.set_xlim(left, right)
     for i in range(n):
         y = n - 1 - i
@@ -362,16 +362,18 @@ def _in_order(rows: list[int], by: Sequence[float]) -> list[int]:
     return sorted((i for i in rows if not math.isnan(by[i])), key=lambda i: by[i])
 
 
-def _limits(values: Sequence[float], log: bool) -> tuple[float, float]:
-    """Limits with a margin; on a log scale at most four decades around the middle, so that one wide interval hides nothing."""
-    if log:
-        low, high = (math.log10(f(values)) for f in (min, max))
-        low, high = max(low, -2.0 if high <= 4 else low), min(high, max(2.0, low + 4))
-        margin = max(0.04, 0.06 * (high - low))
-        return 10 ** (low - margin), 10 ** (high + margin)
-    low, high = min(values), max(values)
-    margin = 0.06 * (high - low) or 1.0
-    return low - margin, high + margin
+def _limits(core: Sequence[float], ends: Sequence[float], log: bool) -> tuple[float, float]:
+    """Limits with a margin around the estimates and the ends of their intervals. On a log scale an interval is followed for two
+    decades beyond the estimates, so that a very wide one does not hide the others; its end is then an arrow."""
+    if not log:
+        low, high = min([*core, *ends]), max([*core, *ends])
+        margin = 0.06 * (high - low) or 1.0
+        return low - margin, high + margin
+    first, last = math.log10(min(core)), math.log10(max(core))
+    low = max(math.log10(min([*core, *ends])), first - 2)
+    high = min(math.log10(max([*core, *ends])), last + 2)
+    margin = max(0.04, 0.06 * (high - low))
+    return 10 ** (low - margin), 10 ** (high + margin)
 
 
 def _log_ticks(axes: Axes, left: float, right: float) -> None:
@@ -397,4 +399,5 @@ def _digits(value: float, finer: bool) -> str:
 
 
 def _short(value: float) -> str:
-    return whole(value) if value.is_integer() and abs(value) < 1e9 else f"{value:.3g}".replace("-", "−")
+    text = whole(value) if value.is_integer() and abs(value) < 1e9 else f"{value:.3g}"
+    return text.replace("-", "−")
