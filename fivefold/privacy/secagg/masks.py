@@ -24,8 +24,9 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from fivefold.privacy.secagg.ring import Ring, require
 from fivefold.protocol.questions import Array
 
-CHUNK = 1 << 17
-"""Bytes of keystream at a time, in Z_2^32; a multiple of AES's 16."""
+CHUNK = 1 << 18
+"""Bytes of keystream at a time, in Z_2^32, a multiple of AES's 16. Half as much is 3 % slower on one thread, and 10 to 20 %
+on two, which then wait for the interpreter more often."""
 WIDE = 1 << 12
 """Elements of Z_2^128 at a time. The stream gives their low limbs, then their high limbs: part of the mask's definition."""
 OPEN = 256
