@@ -139,10 +139,10 @@ def question(
     outcome: str = "",
     crosses: Sequence[tuple[str, ...]] = (),
     numbers: Sequence[str] = (),
-    sites: Sequence[str] = (),
 ) -> Sum:
     """The question whose aggregate `facts` reads. With `site` in a cross, every site's own count shows: `site_totals`."""
     most = float(setting.max_rows_per_site)
+    sites = setting.sites if any(SITE in c for c in crosses) else ()
     fields = [
         Field("persons", "persons", most),
         Field("rows", "count", most),
@@ -151,14 +151,14 @@ def question(
     ]
     if outcome:
         fields.append(Field("outcome", "cell", most, (2,)))
-    fields += [Field(cross_field(c), "cell", most, _shape(c, setting.dictionary, tuple(sites))) for c in crosses]
+    fields += [Field(cross_field(c), "cell", most, _shape(c, setting.dictionary, sites)) for c in crosses]
     if numbers:
         fields.append(Field("moments", "real", 1.000001 * most, (2, len(numbers))))
     arguments = {
         "variables": tuple(variables), "subgroup": subgroup, "outcome": outcome, "crosses": tuple(crosses),
-        "numbers": tuple(numbers), "sites": tuple(sites),
+        "numbers": tuple(numbers), "sites": sites,
     }  # fmt: skip
-    needs: tuple[Permission, ...] = ("site_totals",) if any(SITE in c for c in crosses) else ()
+    needs: tuple[Permission, ...] = ("site_totals",) if sites else ()
     return Sum(count, tuple(fields), arguments, needs)
 
 
@@ -206,7 +206,10 @@ def require_categories(found: Facts, design: Design, setting: Setting) -> None:
     for cross in design.crosses:
         cells = found.counts[cross]
         for index in np.argwhere(cells == 0):
-            words = " and ".join(_named(v, int(i), design, setting.dictionary) for v, i in zip(cross, index, strict=True))
+            cell = {v: int(i) for v, i in zip(cross, index, strict=True)}
+            if SITE in cell and setting.sites[cell[SITE]] not in found.sites:
+                continue  # a site that did not answer has no column
+            words = " and ".join(_named(v, i, setting) for v, i in cell.items())
             raise CategoryAbsent(f"no person in the analysis has {words}", variable=cross[0])
         if np.isnan(cells).any():
             words = " and ".join(repr(v) for v in cross)
@@ -215,8 +218,8 @@ def require_categories(found: Facts, design: Design, setting: Setting) -> None:
             )
 
 
-def _named(variable: str, level: int, design: Design, dictionary: Dictionary) -> str:
-    label = design.sites[level] if variable == SITE else level_label(dictionary[variable], level)
+def _named(variable: str, level: int, setting: Setting) -> str:
+    label = setting.sites[level] if variable == SITE else level_label(setting.dictionary[variable], level)
     return f"{variable} = {label}"
 
 
@@ -233,18 +236,20 @@ def require_outcome(found: Facts, name: str, setting: Setting) -> None:
 
 @dataclass
 class Watch:
-    """Which sites dropped, in which rounds of the method (counted from 1): for `Result.dropped` and its notes."""
+    """Which sites dropped, in which rounds of the method (counted from 1), and how many numbers were opened so far."""
 
     setting: Setting
     rounds: int = 0
+    numbers: int = 0
     _missed: dict[str, list[int]] = field(default_factory=dict)
 
-    def saw(self, total: Aggregate) -> tuple[str, ...]:
-        """Note a round; returns its survivors in the study's order."""
+    def saw(self, *totals: Aggregate) -> tuple[str, ...]:
+        """Note a round and its aggregates (one for each sum); returns its survivors in the study's order."""
         self.rounds += 1
-        for site in total.dropped:
+        self.numbers += sum(np.asarray(value).size for total in totals for value in total.values())
+        for site in totals[0].dropped:
             self._missed.setdefault(site, []).append(self.rounds)
-        return ordered(total.sites, self.setting)
+        return ordered(totals[0].sites, self.setting)
 
     @property
     def dropped(self) -> tuple[str, ...]:

@@ -268,7 +268,8 @@ def scaling(design: Design, dictionary: Dictionary, mean: Floats | None = None, 
     high = np.array([dictionary[n].maximum for n in design.numbers], dtype=np.float64)
     half = (high - low) / 2
     centre = (high + low) / 2 if mean is None else np.clip(mean, low, high)
-    scale = half if deviation is None else np.where(deviation > 1e-7 * half, deviation, half)
+    # Not below a thousandth of the range: bounds, and with them the ring's scale, stay near the data's own size.
+    scale = half if deviation is None else np.maximum(deviation, 1e-3 * half)
     if not design.closed:
         return Scaling(np.zeros_like(half), np.maximum(np.abs(low), np.abs(high)))
     return Scaling(centre, scale)

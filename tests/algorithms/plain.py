@@ -1,7 +1,7 @@
 """A driver of methods by plain addition: the same questions, answers and small-total rules as a run, without masks.
 
-Not a test module. `run(method, analysis, setting, tables)` is what a pooled reference is compared with; `check(...)` is what any
-method has to satisfy (see tests/conformance/test_algorithms.py).
+Not a test module. What `run(method, analysis, setting, tables)` returns is compared with a pooled reference; every answer is
+checked on the way against the fields that its question declares.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def aggregate(question: Sum, present: Sequence[Table], tables: Sequence[Table], 
     return Aggregate(
         {n: read_only(v) for n, v in screened.items()},
         tuple(t.site for t in present),
-        tuple(t.site for t in tables if t not in present),
+        tuple(t.site for t in tables if all(t is not p for p in present)),
         stop,
     )
 
