@@ -139,7 +139,7 @@ def glm(spec: GlmSpec) -> Rounds:
         if survivors != before:
             fits = fits.elsewhere()
         fits = step(frame, fits, answers)
-        if fits.converged and survivors == found.sites:
+        if survivors == found.sites and fits.converged(survivors):
             return finished(frame, fits, found, watch, answers[0])
     raise NotConverged(f"the model `{spec.formula.text}` did not converge in {spec.max_iterations} iterations")
 
@@ -181,17 +181,8 @@ class Frame:
             centre = float(mean[spec.response])
         elif found.outcome is not None:
             centre = found.outcome[1] / sum(found.outcome)
-        return cls(
-            spec,
-            model,
-            scaled(model),
-            own,
-            local_model,
-            scaled(local_model),
-            unit,
-            centre,
-            mean[spec.offset] if spec.offset else 0.0,
-        )
+        offset = float(mean[spec.offset]) if spec.offset else 0.0
+        return cls(spec, model, scaled(model), own, local_model, scaled(local_model), unit, centre, offset)
 
     def data(self, *, own: bool) -> dict[str, Any]:
         """The arguments that `rows_of` reads."""
@@ -212,9 +203,10 @@ class Fits:
     sites: Mapping[str, Fit]
     rows: Mapping[str, int]
 
-    @property
-    def converged(self) -> bool:
-        return self.main.converged and self.null.converged and all(f.converged or f.failed for f in self.sites.values())
+    def converged(self, survivors: tuple[str, ...]) -> bool:
+        """All of them, where a site's own model counts only while the site answers."""
+        own = (f for site, f in self.sites.items() if site in survivors)
+        return self.main.converged and self.null.converged and all(f.converged or f.failed for f in own)
 
     def elsewhere(self) -> Fits:
         """The same points over other sites. A site's own model does not depend on the others."""
