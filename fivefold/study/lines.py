@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     Model = TypeVar("Model", bound=BaseModel)
 
 MAX_BYTES = 1 << 20
+TAGS = frozenset({"str", "int", "float", "bool", "null", "timestamp", "seq", "map"})
 Where = tuple[str | int, ...]
 
 
@@ -130,7 +131,7 @@ def _value(node: Any, where: Where, yaml: Any, lines: dict[Where, int], name: st
         raise invalid(
             f"{name}, line {line}: anchors and aliases (& and *) are not allowed", help="Write the value out at each place."
         )
-    if not str(node.tag or "").startswith("tag:yaml.org,2002:"):
+    if str(node.tag or "").removeprefix("tag:yaml.org,2002:") not in TAGS:
         raise invalid(f"{name}, line {line}: tags (!) are not allowed", help="Write plain values.")
     if isinstance(node, ScalarNode):
         return yaml.constructor.construct_object(node)

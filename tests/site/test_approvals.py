@@ -184,7 +184,7 @@ def test_rotation_keeps_what_it_names_and_nothing_dated_back(consortium: Any, no
     assert refused(NotApproved, check_approval, folder, other.digest, now) == "custodian_key_replaced"
     assert approve(folder, other.study, other.digest, new, now=now).key == hexed(new)
     rule = refused(KeyProblem, custody.rotate_custodian, folder, new, old, until=date(2028, 1, 1), now=now)
-    assert rule == ""
+    assert rule == "key_in_use"
 
 
 def test_a_revoked_key_voids_its_approvals_and_its_policy(consortium: Any, now: datetime) -> None:
