@@ -50,7 +50,7 @@ def pack(answer: Mapping[str, Array], fields: Sequence[Field], sites: int) -> Ar
     start = 0
     for f in fields:
         values, part = _numbers(answer[f.name], f), vector[start : start + f.size]
-        exponent, limit = _exponent(f, ring, sites), _limit(f, ring, sites)
+        exponent, limit = scale_exponent(f, ring, sites), _limit(f, ring, sites)
         for piece in _pieces(f.size):
             if f.kind in ("count", "cell", "persons"):
                 _write_counts(part[piece], values[piece], limit, f)
@@ -73,7 +73,7 @@ def unpack(vector: Array, fields: Sequence[Field], sites: int, contributing: int
     for f in fields:
         part = vector[start : start + f.size]
         exponent, largest = (
-            _exponent(f, ring, sites),
+            scale_exponent(f, ring, sites),
             _limit(f, ring, sites) * (sites if contributing is None else contributing),
         )
         count = f.kind in ("count", "cell", "persons")
@@ -87,13 +87,8 @@ def unpack(vector: Array, fields: Sequence[Field], sites: int, contributing: int
     return out
 
 
-def resolution(f: Field, ring: Ring, sites: int) -> float:
-    """The distance between neighbouring values of a field in its ring: 2^-k, or 1 for counts."""
-    return math.ldexp(1.0, -_exponent(f, ring, sites))
-
-
-def _exponent(f: Field, ring: Ring, sites: int) -> int:
-    """k of the scale 2^k; 0 for counts."""
+def scale_exponent(f: Field, ring: Ring, sites: int) -> int:
+    """k of a field's scale 2^k: its values are multiples of 2^-k in the ring; 0 for counts. Raises `StudyInvalid`."""
     if sites < 1:
         raise ValueError("a sum is over one site or more")
     room = ((1 << (ring.bits - 1)) - 1) // sites
@@ -117,7 +112,7 @@ def _exponent(f: Field, ring: Ring, sites: int) -> int:
 
 def _limit(f: Field, ring: Ring, sites: int) -> int:
     """The largest absolute ring value that one site may give: of values within the bound none rounds beyond it."""
-    scaled = Fraction(f.bound) * Fraction(2) ** _exponent(f, ring, sites)
+    scaled = Fraction(f.bound) * Fraction(2) ** scale_exponent(f, ring, sites)
     return math.floor(scaled) if f.kind in ("count", "cell", "persons") else math.ceil(scaled)
 
 
