@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from fivefold.algorithms.cohort import Facts, Watch, facts, persons_where, question, require_categories, require_outcome, select
+from fivefold.algorithms.cohort import count as count_step
 from fivefold.algorithms.design import Design, Scaling, column_bounds, design, matrix, scaling
 from fivefold.algorithms.glm_families import FAMILIES, Family
 from fivefold.algorithms.glm_newton import Fit, advance, refuse
@@ -350,6 +351,6 @@ METHOD = Method(
     paper="McCullagh P, Nelder JA. Generalized Linear Models. 2nd ed. Chapman & Hall 1989, section 2.5",
     parse=parse_glm,
     rounds=glm,
-    steps=(score_and_information, by_site),
+    steps=(count_step, score_and_information, by_site),
     cost=cost,
 )

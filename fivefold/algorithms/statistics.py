@@ -144,7 +144,8 @@ def statistics(spec: StatisticsSpec) -> Rounds:
         return result_of(spec, watch, count, {}, sites)
     centres = np.array([float(total[f"sum.{n}"]) / int(total["n"][i]) for i, n in enumerate(enough)])
     (square,) = yield (_ask_squares(spec, enough, centres),)
-    if not (sites == second == watch.saw(square)):
+    third = watch.saw(square)
+    if not (sites == second == third):
         count, total, square = yield (_ask_counts(spec), _ask_sums(spec, enough), _ask_squares(spec, enough, centres))
         sites = watch.saw(count, total, square)
     return result_of(spec, watch, count, _numbers(spec, enough, total, square), sites)

@@ -46,7 +46,7 @@ def run(
 def transcript(
     method: Method, analysis: Analysis, setting: Setting, tables: Sequence[Table], drops: Drops | None = None, stop_at: int = 0
 ) -> Transcript:
-    """As `run`, with everything that passed. `stop_at` asks the method to stop with that round's aggregate."""
+    """As `run`, with everything that passed. `stop_at` asks the method to stop from that round on."""
     log = Transcript()
     generator = method.rounds(method.parse(analysis, setting))
     sent: Any = None
@@ -65,7 +65,7 @@ def transcript(
         away = set(drops(number) if callable(drops) else (drops or {}).get(number, ()))
         present = [t for t in tables if t.site not in away]
         sums = question if isinstance(question, tuple) else (question,)
-        totals = tuple(aggregate(s, present, tables, setting, stop=number == stop_at) for s in sums)
+        totals = tuple(aggregate(s, present, tables, setting, stop=0 < stop_at <= number) for s in sums)
         sent = totals if isinstance(question, tuple) else totals[0]
         log.aggregates.append(sent)
 
