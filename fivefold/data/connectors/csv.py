@@ -32,19 +32,19 @@ def read_csv(source: CsvSource, folder: Path, wanted: Sequence[str], limit: int)
         return "error"
 
     first = 1 if source.header is True else 0
+    how = {
+        "read_options": arrow.ReadOptions(
+            use_threads=False, block_size=BLOCK, encoding=source.encoding, column_names=None if first else list(header)
+        ),
+        "parse_options": arrow.ParseOptions(
+            delimiter=source.delimiter, newlines_in_values=True, ignore_empty_lines=True, invalid_row_handler=ragged
+        ),
+        "convert_options": arrow.ConvertOptions(
+            include_columns=list(wanted), column_types={n: pa.string() for n in header}, strings_can_be_null=False
+        ),
+    }
     try:
-        with arrow.open_csv(
-            path.open("rb"),
-            read_options=arrow.ReadOptions(
-                use_threads=False, block_size=BLOCK, encoding=source.encoding, column_names=None if first else list(header)
-            ),
-            parse_options=arrow.ParseOptions(
-                delimiter=source.delimiter, newlines_in_values=True, ignore_empty_lines=True, invalid_row_handler=ragged
-            ),
-            convert_options=arrow.ConvertOptions(
-                include_columns=list(wanted), column_types={n: pa.string() for n in header}, strings_can_be_null=False
-            ),
-        ) as reader:
+        with path.open("rb") as file, arrow.open_csv(file, **how) as reader:
             batches, rows = [], 0
             for batch in reader:
                 batches.append(batch)
@@ -69,11 +69,13 @@ def _header(path: Path, source: CsvSource) -> list[str]:
     if source.header is not True:
         return list(source.header)
     try:
-        text = io.TextIOWrapper(io.BytesIO(raw), source.encoding, errors="strict", newline="").readline(HEAD)
+        text = io.TextIOWrapper(io.BytesIO(raw), source.encoding, errors="replace", newline="").readline(HEAD)
         names = next(csv.reader(io.StringIO(text), delimiter=source.delimiter, strict=True))
     except (UnicodeError, csv.Error, StopIteration) as error:
         raise SourceMalformed(f"the header of {path.name} cannot be read as {source.encoding} text") from error
     names = [n.removeprefix("﻿") for n in names]
+    if any("\ufffd" in n for n in names):
+        raise SourceMalformed(f"the header of {path.name} cannot be read as {source.encoding} text")
     if not all(n.isprintable() for n in names):
         raise SourceMalformed(
             f"the header of {path.name} holds control characters",

@@ -38,9 +38,7 @@ def read_sql(source: SqlSource, wanted: Sequence[str], limit: int) -> Columns:
         ) from None
     try:
         with engine.connect() as connection:
-            names = _columns(sa, connection, source)
-            present(wanted, names)
-            return _fetch(sa, connection, source, wanted, names, limit)
+            return _fetch(sa, connection, source, wanted, limit)
     except FivefoldError:
         raise
     except sa.exc.SQLAlchemyError as error:
@@ -53,30 +51,18 @@ def read_sql(source: SqlSource, wanted: Sequence[str], limit: int) -> Columns:
         engine.dispose()
 
 
-def _columns(sa: Any, connection: Any, source: SqlSource) -> list[str]:
+def _fetch(sa: Any, connection: Any, source: SqlSource, wanted: Sequence[str], limit: int) -> Columns:
+    connection = connection.execution_options(stream_results=True)
     if source.table is None:
-        return []
-    inspector = sa.inspect(connection)
-    try:
-        return [c["name"] for c in inspector.get_columns(source.table, schema=source.schema_name)]
-    except sa.exc.NoSuchTableError:
-        raise SourceNotFound(
-            f"the database behind {source.url_env} has no table {source.table!r}", help="Correct `table:` in mapping.yaml."
-        ) from None
-
-
-def _fetch(sa: Any, connection: Any, source: SqlSource, wanted: Sequence[str], names: list[str], limit: int) -> Columns:
-    if source.table is not None:
+        # In a subquery no dialect lets a statement change anything; the line ends keep a comment from eating the bracket.
+        query = (source.query or "").strip().rstrip(";")
+        result = connection.exec_driver_sql(f"SELECT * FROM (\n{query}\n) fivefold_rows")
+    else:
+        present(wanted, _columns(sa, connection, source, source.table))
         table = sa.table(source.table, *(sa.column(n) for n in wanted), schema=source.schema_name)
-        statement = sa.select(*(table.c[n] for n in wanted))
-    else:
-        statement = sa.text(source.query)
-    result = connection.execution_options(stream_results=True).execute(statement)
-    if source.table is None:
-        names = list(result.keys())
-        present(wanted, names)
-    else:
-        names = list(wanted)
+        result = connection.execute(sa.select(*(table.c[n] for n in wanted)))
+    names = list(result.keys())
+    present(wanted, names)
     places = [names.index(n) for n in wanted]
     values: list[list[Any]] = [[] for _ in wanted]
     for rows in result.partitions(BATCH):
@@ -86,6 +72,15 @@ def _fetch(sa: Any, connection: Any, source: SqlSource, wanted: Sequence[str], n
             raise too_many(limit)
     connection.rollback()
     return {name: _array(column) for name, column in zip(wanted, values, strict=True)}
+
+
+def _columns(sa: Any, connection: Any, source: SqlSource, table: str) -> list[str]:
+    try:
+        return [c["name"] for c in sa.inspect(connection).get_columns(table, schema=source.schema_name)]
+    except sa.exc.NoSuchTableError:
+        raise SourceNotFound(
+            f"the database behind {source.url_env} has no table {table!r}", help="Correct `table:` in mapping.yaml."
+        ) from None
 
 
 def _array(values: list[Any]) -> Any:
