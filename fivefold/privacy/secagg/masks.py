@@ -6,7 +6,7 @@ masks in turn, their cipher contexts kept open, so that the chunk stays in the c
 interpreter's lock, so threads share the vector by halves.
 
 AES-128, not AES-256: the cost of a search is 2^128 either way one counts today's attacks, the nonce (96 bits that depend on the
-seed as well) spoils tables made for many masks at once, and AES-256 is a third slower in this inner loop. The counter starts at
+seed as well) spoils tables made for many masks at once, and AES-256 is a fifth slower in this inner loop. The counter starts at
 nonce || 2, where AES-128-GCM's keystream starts too, so that a machine whose GCM is faster may use that for the same bytes.
 """
 
@@ -37,6 +37,8 @@ SEED = 32
 LIMIT = (1 << 32) - 2
 """AES blocks before the 32-bit counter would wrap: 64 GiB of vector."""
 LABEL = b"fivefold/mask/1"
+NOTHING = memoryview(bytes(CHUNK))
+"""What is encrypted for the keystream. Made once: a fresh quarter of a megabyte a call would cost 150 µs of page faults."""
 
 SignedSeed = tuple[bytes, int]
 
@@ -118,14 +120,14 @@ def _narrow(vector: Array, start: int, stop: int, batch: Sequence[tuple[tuple[by
     """Z_2^32: the stream is the mask, four bytes an element."""
     step = CHUNK // 4
     buffer = np.empty(CHUNK + 16, dtype=np.uint8)  # OpenSSL wants a block of room beyond what it writes
-    words, into, nothing = buffer[:CHUNK].view("<u4"), buffer.data, memoryview(bytes(CHUNK))
+    words, into = buffer[:CHUNK].view("<u4"), buffer.data
     streams = [(update, np.add if sign > 0 else np.subtract) for update, sign in _opened(batch, 4 * start)]
     for a in range(start, stop, step):
         v = vector[a : min(a + step, stop)]
-        mask, source = words[: len(v)], nothing[: v.nbytes]
+        mask, source = words[: len(v)], NOTHING[: v.nbytes]
         for update, apply in streams:
             update(source, into)
-            apply(v, mask, out=v)
+            apply(v, mask, v)
 
 
 def _wide(vector: Array, start: int, stop: int, batch: Sequence[tuple[tuple[bytes, bytes], int]]) -> None:
@@ -133,14 +135,14 @@ def _wide(vector: Array, start: int, stop: int, batch: Sequence[tuple[tuple[byte
     are counted in 8 bits and moved up now and then."""
     size = 16 * WIDE
     buffer, wrapped = np.empty(size + 16, dtype=np.uint8), np.empty(WIDE, dtype=np.bool_)
-    words, into, nothing = buffer[:size].view("<u8"), buffer.data, memoryview(bytes(size))
+    words, into = buffer[:size].view("<u8"), buffer.data
     limbs, carries = np.empty((2, WIDE), dtype="<u8"), np.zeros(WIDE, dtype=np.int8)
     streams = _opened(batch, 16 * start)
     for a in range(start, stop, WIDE):
         v = vector[a : min(a + WIDE, stop)]
         m = len(v)
         low, high, mask_low, mask_high = limbs[0, :m], limbs[1, :m], words[:m], words[m : 2 * m]
-        over, carry, source = wrapped[:m], carries[:m], nothing[: 16 * m]
+        over, carry, source = wrapped[:m], carries[:m], NOTHING[: 16 * m]
         unit = over.view(np.int8)
         low[:], high[:] = v[:, 0], v[:, 1]
         for group in _groups(streams):
