@@ -98,10 +98,10 @@ FAMILIES = {
 }  # fmt: skip
 
 
-def log_likelihood(family: str, deviance: float, saturated: float, rows: int) -> float:
-    """The log-likelihood by statsmodels' convention: for a Gaussian at its own maximum-likelihood variance."""
+def log_likelihood(family: str, deviance: float, saturated: float, rows: int) -> float | None:
+    """The log-likelihood by statsmodels' convention: for a Gaussian at its maximum-likelihood variance (None if that is 0)."""
     if family == "gaussian":
         if deviance <= 0:
-            return float("inf")
+            return None
         return float(-rows / 2 * (np.log(2 * np.pi * deviance / rows) + 1.0))
     return saturated - deviance / 2

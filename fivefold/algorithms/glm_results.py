@@ -62,6 +62,7 @@ def coefficient_table(found: Estimates, confidence: float, degrees: float | None
         statistic = values / errors
     reach = critical(confidence, degrees) * errors
     p = two_sided(statistic, degrees)
+    statistic = np.where(np.isfinite(statistic), statistic, np.nan)  # a perfect fit has no standard error to divide by
     rows = zip(found.names, values, errors, statistic, p, values - reach, values + reach, strict=True)
     letter = "z" if degrees is None else "t"
     return ResultTable.of(
@@ -102,7 +103,7 @@ def result_of(
         "deviance": deviance,
         "null_deviance": null.deviance * square,
         "log_likelihood": likelihood,
-        "aic": 2 * model.width - 2 * likelihood,
+        "aic": None if likelihood is None else 2 * model.width - 2 * likelihood,
         "dispersion": dispersion,
         "iterations": main.evaluated,
         "converged": True,

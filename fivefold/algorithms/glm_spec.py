@@ -89,9 +89,10 @@ def parse_glm(analysis: Analysis, setting: Setting) -> GlmSpec:
     if offset:
         if offset in formula.variables:
             raise StudyInvalid(f"the offset {offset!r} stands in the formula `{where}` too", help="Take one of the two out.")
-        variable = ranged(known(offset, setting.dictionary, f"offset: {offset}"), f"offset: {offset}")
+        variable = known(offset, setting.dictionary, f"offset: {offset}")
         if variable.type not in ("number", "integer"):
             raise StudyInvalid(f"the offset {offset!r} is a {variable.type}", help="Name a number; derive one if need be.")
+        ranged(variable, f"offset: {offset}")
     spec.design(setting.sites)
     return spec
 

@@ -14,6 +14,8 @@ import numpy as np
 
 from fivefold.algorithms.method import Method, Setting
 from fivefold.disclosure.rules import screen
+from fivefold.privacy.fixed_point import pack, ring_for, unpack
+from fivefold.privacy.secagg.ring import add_into
 from fivefold.protocol.encoding import encode
 from fivefold.protocol.questions import Aggregate, Snapshot, Sum, read_only
 from fivefold.protocol.results import Result
@@ -35,16 +37,30 @@ class Transcript:
 
 
 def run(
-    method: Method, analysis: Analysis, setting: Setting, tables: Sequence[Table], drops: Drops | None = None, stop_at: int = 0
+    method: Method,
+    analysis: Analysis,
+    setting: Setting,
+    tables: Sequence[Table],
+    drops: Drops | None = None,
+    stop_at: int = 0,
+    *,
+    ring: bool = False,
 ) -> Result:
-    """The result of a method over several sites, every total added in float64."""
-    result = transcript(method, analysis, setting, tables, drops, stop_at).result
+    """The result of a method over several sites, each total added in float64, or with `ring` in the secure sum's arithmetic."""
+    result = transcript(method, analysis, setting, tables, drops, stop_at, ring=ring).result
     assert result is not None
     return result
 
 
 def transcript(
-    method: Method, analysis: Analysis, setting: Setting, tables: Sequence[Table], drops: Drops | None = None, stop_at: int = 0
+    method: Method,
+    analysis: Analysis,
+    setting: Setting,
+    tables: Sequence[Table],
+    drops: Drops | None = None,
+    stop_at: int = 0,
+    *,
+    ring: bool = False,
 ) -> Transcript:
     """As `run`, with everything that passed. `stop_at` asks the method to stop from that round on."""
     log = Transcript()
@@ -65,15 +81,26 @@ def transcript(
         away = set(drops(number) if callable(drops) else (drops or {}).get(number, ()))
         present = [t for t in tables if t.site not in away]
         sums = question if isinstance(question, tuple) else (question,)
-        totals = tuple(aggregate(s, present, tables, setting, stop=0 < stop_at <= number) for s in sums)
+        totals = tuple(aggregate(s, present, tables, setting, stop=0 < stop_at <= number, ring=ring) for s in sums)
         sent = totals if isinstance(question, tuple) else totals[0]
         log.aggregates.append(sent)
 
 
-def aggregate(question: Sum, present: Sequence[Table], tables: Sequence[Table], setting: Setting, *, stop: bool) -> Aggregate:
+def aggregate(
+    question: Sum,
+    present: Sequence[Table],
+    tables: Sequence[Table],
+    setting: Setting,
+    *,
+    stop: bool = False,
+    ring: bool = False,
+) -> Aggregate:
     """One sum over the sites present, each answer checked against what the question declares."""
     answers = [checked(question, t) for t in present]
-    totals = {f.name: np.sum([np.asarray(a[f.name]) for a in answers], axis=0) for f in question.fields}
+    if ring:
+        totals = in_the_ring(question, answers, len(tables))
+    else:
+        totals = {f.name: np.sum([np.asarray(a[f.name]) for a in answers], axis=0) for f in question.fields}
     screened = screen(totals, question.fields, setting.minimum_persons)
     return Aggregate(
         {n: read_only(v) for n, v in screened.items()},
@@ -81,6 +108,15 @@ def aggregate(question: Sum, present: Sequence[Table], tables: Sequence[Table], 
         tuple(t.site for t in tables if all(t is not p for p in present)),
         stop,
     )
+
+
+def in_the_ring(question: Sum, answers: Sequence[Mapping[str, Any]], sites: int) -> dict[str, Any]:
+    """The total as the secure sum would give it: in fixed point modulo 2^128, without the masks."""
+    ring = ring_for(question.fields)
+    total = pack(answers[0], question.fields, sites)
+    for answer in answers[1:]:
+        add_into(total, pack(answer, question.fields, sites), ring)
+    return unpack(total, question.fields, sites)
 
 
 def checked(question: Sum, table: Table) -> Mapping[str, Any]:

@@ -110,7 +110,7 @@ MODELS = [
 @pytest.mark.parametrize(("data", "formula", "family"), MODELS)
 def test_equal_to_the_pooled_fit(data: str, formula: str, family: str) -> None:
     frame, here, tables = DATA[data]()
-    result = fitted(formula, family, here, tables)
+    result = plain.run(METHOD, analysis(formula, family), here, tables, ring=True)
     assert_same_fit(result, pooled(_booleans_as_text(frame, formula), formula, family, here))
     assert result.sites == here.sites
     assert result.facts["persons"] == len(frame)
@@ -196,7 +196,8 @@ def test_far_apart_units_and_careless_ranges_lose_no_digits() -> None:
         real_data.number("target", 0, 1e5),
     ]  # fmt: skip
     here = real_data.setting(variables, ["a", "b", "c", "d"])
-    result = fitted("target ~ tiny + huge + shifted", "gaussian", here, real_data.tables(frame, here, frame.site))
+    tables = real_data.tables(frame, here, frame.site)
+    result = plain.run(METHOD, analysis("target ~ tiny + huge + shifted", "gaussian"), here, tables, ring=True)
     exact = smf.ols("target ~ bmi + bp + s6", frame).fit()
     expected = exact.params.to_numpy() / [1, 1e-9, 1e9, 1]
     expected[0] -= exact.params["s6"] * 1e5
@@ -401,6 +402,15 @@ def test_too_few_iterations() -> None:
         fitted("malignant ~ mean_area", "binomial", here, tables, max_iterations=2)
 
 
+def test_a_fit_without_residuals_has_no_infinite_number_in_its_tables() -> None:
+    x = np.arange(60) % 7 / 1.0
+    here, tables = made(pd.DataFrame({"x": x, "y": 2 * x + 1}), real_data.number("x", 0, 8), real_data.number("y", 0, 16))
+    result = fitted("y ~ x", "gaussian", here, tables)
+    np.testing.assert_allclose(result.tables["coefficients"].column("estimate"), [1, 2], rtol=1e-12)
+    values = [v for t in result.tables.values() for row in t.rows for v in row if isinstance(v, float)]
+    assert np.all(np.isfinite([*values, *(v for v in result.facts.values() if isinstance(v, float))]))
+
+
 def test_a_wild_start_is_halved_back() -> None:
     rng = np.random.default_rng(4)
     x = rng.uniform(0, 1, 200)
@@ -451,7 +461,7 @@ def test_asked_to_stop_it_says_who_was_in_it_and_estimates_nothing(round_: int) 
         ("malignant ~ mean_area", {"family": "binomial", "confidence": 95}, StudyInvalid, "from 0.5"),
         ("malignant ~ mean_area", {"family": "binomial", "heterogeneity": "yes"}, StudyInvalid, "heterogeneity: true"),
         ("malignant ~ mean_area", {"family": "binomial", "offset": "mean_area"}, StudyInvalid, "one of the two"),
-        ("malignant ~ mean_area", {"family": "binomial", "offset": "grade"}, StudyInvalid, "minimum"),
+        ("malignant ~ mean_area", {"family": "binomial", "offset": "grade"}, StudyInvalid, "Name a number"),
         ("malignant ~ mean_area", {"family": "gaussian"}, StudyInvalid, "family: binomial"),
         ("mean_area ~ mean_texture", {"family": "poisson"}, StudyInvalid, "family: gaussian"),
         ("mean_area ~ mean_texture", {"family": "binomial"}, StudyInvalid, "Derive a boolean"),

@@ -30,7 +30,7 @@ def asked(variables: Sequence[str], subgroup: str = "", **options: Any) -> Analy
 def run(
     variables: Sequence[str], here: Setting, sites: Sequence[Table], drops: plain.Drops | None = None, **options: Any
 ) -> Result:
-    return plain.run(METHOD, asked(variables, **options), here, sites, drops)
+    return plain.run(METHOD, asked(variables, **options), here, sites, drops, ring=True)
 
 
 def by_name(table: ResultTable, key: str = "variable") -> dict[Any, dict[str, Any]]:

@@ -120,6 +120,19 @@ def test_every_question_is_a_sum_of_its_own_steps_and_gives_what_it_declares(cas
         assert any(f.kind == "persons" for s in case.sums for f in s.fields)
 
 
+def test_the_ring_of_the_secure_sum_holds_every_total(case: Case) -> None:
+    for question in case.sums:
+        answers = [plain.checked(question, t) for t in case.tables]
+        totals = plain.in_the_ring(question, answers, len(answers))
+        for f in question.fields:
+            parts = np.array([a[f.name] for a in answers], dtype=np.float64)
+            if f.kind in ("count", "cell", "persons"):
+                np.testing.assert_array_equal(totals[f.name], parts.sum(axis=0))
+            else:
+                size = np.abs(parts).max(initial=0.0)
+                np.testing.assert_allclose(totals[f.name], parts.sum(axis=0), rtol=0, atol=1e-12 * size + 1e-300)
+
+
 def test_questions_are_the_same_bytes_every_time(case: Case) -> None:
     again = plain.transcript(case.method, case.analysis, case.setting, case.tables)
     assert again.encoded == case.log.encoded
