@@ -1,0 +1,59 @@
+# Needs make and Python 3.11 or newer; everything else comes into .venv. Another Python: make test PYTHON=python3.12
+PYTHON ?= python3
+PYTEST ?= -q -n auto --dist loadfile
+BIN := .venv/bin
+RUN := runs/lung
+
+.PHONY: help demo test check docs bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    a federated survival analysis over five sites, beside the pooled fit  (about 2 minutes)"
+	@echo "make test    all tests"
+	@echo "make check   style, types and the layers of imports"
+	@echo "make docs    the documentation, into site-docs/"
+	@echo "make bench   all benchmarks; rewrites the table of docs/benchmarks.md"
+	@echo "make clean   remove the environments and what the demo wrote"
+
+demo: .venv/made-for-demo
+	@$(BIN)/python -m examples.prepare lung $(RUN)
+	@$(BIN)/fivefold run $(RUN)/study.yaml --out $(RUN)/run-$$(date -u +%Y%m%dT%H%M%SZ)
+	@$(BIN)/python -m examples.compare $(RUN)
+
+test: .venv/made-for-test .venv-crate/requirements.txt
+	$(BIN)/python -m pytest $(PYTEST)
+
+check: .venv/made-for-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/mypy examples benchmarks
+	$(BIN)/lint-imports
+
+docs: .venv/made-for-test
+	$(BIN)/mkdocs build --strict
+
+bench: .venv/made-for-test
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf .venv .venv-crate site-docs $(RUN)
+
+# ---- environments ----
+.venv/made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Fivefold needs Python 3.11 or newer; name one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/made-for-demo: .venv/made pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[examples]'
+	@touch $@
+
+.venv/made-for-test: .venv/made pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,flower,docs]'
+	@touch $@ .venv/made-for-demo
+
+.venv-crate/requirements.txt: tools/crate-requirements.txt
+	PYTHON=$(BIN)/python sh tools/make_crate_env.sh
+	@touch $@
