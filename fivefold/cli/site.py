@@ -317,13 +317,25 @@ def _print_study(signed: SignedStudy) -> None:
 
 def _print_report(report: Any) -> None:
     """The quality report as a table; its counts are for the custodian's eyes."""
+    from rich.box import SIMPLE_HEAD
     from rich.markup import escape
     from rich.table import Table as Grid
 
-    grid = Grid(title=f"Rows of {report['site']} after mapping", title_justify="left")
-    counts = ("rows", "valid", "missing", "missing_coded", "out_of_type", "out_of_range", "unknown_code", "not_finite")
-    for heading in ("variable", "unit", *(c.replace("_", " ") for c in counts)):
-        grid.add_column(heading, justify="left" if heading in ("variable", "unit") else "right")
+    grid = Grid(title=f"Rows of {report['site']} after mapping", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    counts = {
+        "rows": "rows",
+        "valid": "valid",
+        "missing": "miss-\ning",
+        "missing_coded": "coded",
+        "out_of_type": "not of\ntype",
+        "out_of_range": "out of\nrange",
+        "unknown_code": "no\ncode",
+        "not_finite": "not\nfinite",
+    }
+    grid.add_column("variable", overflow="fold", min_width=12)
+    grid.add_column("unit", overflow="fold")
+    for heading in counts.values():
+        grid.add_column(heading, justify="right", no_wrap=True)
     for variable in report["variables"]:
         grid.add_row(escape(variable["name"]), escape(variable["unit"]), *(str(variable[c]) for c in counts))
     out = _console()

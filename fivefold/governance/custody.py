@@ -127,7 +127,9 @@ def rotate_custodian(
     who = custody.may_sign(was, now.date())
     if becomes in custody.custodians or becomes == custody.node or becomes in custody.revoked:
         raise KeyProblem(
-            "the new key is in use already, or was revoked", help="Make a fresh key with `fivefold keys new FILE`."
+            "the new key is in use already, or was revoked",
+            rule="key_in_use",
+            help="Make a fresh key with `fivefold keys new FILE`.",
         )
     policy = read_chain(_policies(folder))[-1]
     kept = sorted({*keeps, *([policy.digest] if was in policy.signers else [])})
@@ -145,7 +147,9 @@ def rotate_node(folder: Path, old: bytes, new: bytes, custodian: bytes, *, now: 
         raise KeyProblem("the old key is not the key of this node", help="Name the node's own key file.")
     if becomes in custody.custodians or becomes in custody.revoked or becomes == was:
         raise KeyProblem(
-            "the new key is in use already, or was revoked", help="Make a fresh key with `fivefold keys new FILE`."
+            "the new key is in use already, or was revoked",
+            rule="key_in_use",
+            help="Make a fresh key with `fivefold keys new FILE`.",
         )
     facts = {"role": "node", "old": was, "new": becomes, "site": custody.policy.site, "at": _time(now)}
     return write(_keys(folder), "rotate", facts, old, new, custodian)

@@ -54,19 +54,6 @@ variables:
 """
 
 
-def write_rows(
-    folder: Path, rows: int = 40, *, skip: tuple[int, ...] = (), seed: int = 1, changed: dict[int, int] | None = None
-) -> None:
-    rng = np.random.default_rng(seed)
-    lines = ["id,age_months,weight_g,gender"]
-    for i in range(rows):
-        age, weight, sex = int(rng.integers(240, 1100)), int(rng.integers(45_000, 120_000)), int(rng.integers(1, 3))
-        age = (changed or {}).get(i, age)
-        if i not in skip:
-            lines.append(f"P{i:03d},{age},{weight},{sex}")
-    (folder / "rows.csv").write_text("\n".join(lines) + "\n")
-
-
 @dataclass(frozen=True)
 class Consortium:
     site: SiteFolder
@@ -76,6 +63,16 @@ class Consortium:
     @property
     def custodian(self) -> bytes:
         return read_private(self.site.path / "keys" / "custodian.key")
+
+    def write_rows(self, *more: str, skip: tuple[int, ...] = (), rows: int = 40, heavier: int | None = None) -> None:
+        """The same rows each time, without those to skip, one person a kilogram heavier, and more lines after them."""
+        rng = np.random.default_rng(1)
+        lines = ["id,age_months,weight_g,gender"]
+        for i in range(rows):
+            age, weight, sex = int(rng.integers(240, 1100)), int(rng.integers(45_000, 120_000)), int(rng.integers(1, 3))
+            if i not in skip:
+                lines.append(f"P{i:03d},{age},{weight + (1000 if i == heavier else 0)},{sex}")
+        (self.site.path / "rows.csv").write_text("\n".join([*lines, *more]) + "\n")
 
     def signed(self, **changes: Any) -> SignedStudy:
         return sign_study(replace(self.study, **changes), self.lead)
@@ -94,12 +91,11 @@ def now() -> datetime:
 
 
 @pytest.fixture
-def consortium(tmp_path: Path) -> Consortium:
+def consortium(tmp_path: Path, now: datetime) -> Consortium:
     lead = keys.new_key()
-    peers = {name: create(tmp_path / name, name, now=NOW) for name in ("bern", "genf")}
+    peers = {name: create(tmp_path / name, name, now=now) for name in ("bern", "genf")}
     listed = [{"site": n, "fingerprint": keys.fingerprint(bytes.fromhex(node_key(s.path)))} for n, s in peers.items()]
-    site = create(tmp_path / "basel", "basel", policy={"peers": listed}, mapping=MAPPING, now=NOW)
-    write_rows(site.path)
+    site = create(tmp_path / "basel", "basel", policy={"peers": listed}, mapping=MAPPING, now=now)
     study = Study(
         title="Weight and age",
         question="Does weight follow age?",
@@ -119,4 +115,6 @@ def consortium(tmp_path: Path) -> Consortium:
         outputs=Outputs(),
         agreements=Agreements("EK 2026-1", "research", "2027-06-30"),
     )
-    return Consortium(site, lead, study)
+    made = Consortium(site, lead, study)
+    made.write_rows()
+    return made
