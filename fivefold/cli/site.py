@@ -328,9 +328,9 @@ def _print_report(report: Any) -> None:
         "missing": "miss-\ning",
         "missing_coded": "coded",
         "out_of_type": "not of\ntype",
-        "out_of_range": "out of\nrange",
+        "out_of_range": "off\nrange",
         "unknown_code": "no\ncode",
-        "not_finite": "not\nfinite",
+        "not_finite": "NaN,\ninf",
     }
     grid.add_column("variable", overflow="fold", min_width=12)
     grid.add_column("unit", overflow="fold")
