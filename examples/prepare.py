@@ -1,7 +1,8 @@
 """Set up a whole consortium on this machine: python -m examples.prepare NAME OUT   (NAME: lung, breast)
 
 Each line that begins with `$` is what one of the parties would type at its own desk, in this order: the lead makes a key, each
-site its folder with keys and policy; the lead freezes and signs the study; each custodian approves it and freezes the site's rows.
+site its folder with keys; the lead freezes and signs the study; each custodian signs the policy, approves the study and freezes
+the site's rows.
 
     OUT/study.yaml  dictionary.yaml  study.frozen.json  study.signed.json   the study
     OUT/lead.key                                                           the lead's private key, made here

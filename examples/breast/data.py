@@ -1,7 +1,7 @@
 """Wisconsin diagnostic breast cancer (Street, Wolberg and Mangasarian, 1993), as five hospitals might hold it.
 
-The records come from one clinic. They are dealt out to five invented hospitals, and a few cells are taken out and written as each
-hospital's own code for "not known", so that there is something to harmonise.
+The records come from one clinic. They are dealt out to five invented hospitals, and a few cells are taken out and written as
+each hospital's own code for "not known", so that there is something to harmonise.
 """
 
 from __future__ import annotations

@@ -50,9 +50,11 @@ def as_held(name: str, frame: pd.DataFrame) -> pd.DataFrame:
             ["patient", "time", "died", "age", "sex", "ecog", "lost_g"]
         ]
     if name == "inst-13-16":  # another word for everything
-        return frame.assign(fu_days=frame.time, exitus=frame.died, gender=frame.sex.map({"m": "male", "f": "female"}), ps=frame.ecog)[
-            ["patient", "fu_days", "exitus", "age", "gender", "ps", "weight_loss"]
-        ].rename(columns={"patient": "record", "age": "age_years", "weight_loss": "kg_lost"})
+        return frame.assign(
+            fu_days=frame.time, exitus=frame.died, gender=frame.sex.map({"m": "male", "f": "female"}), ps=frame.ecog
+        )[["patient", "fu_days", "exitus", "age", "gender", "ps", "weight_loss"]].rename(
+            columns={"patient": "record", "age": "age_years", "weight_loss": "kg_lost"}
+        )
     return frame.assign(age=frame.age * 12, weight_loss=pounds.round(6))[  # inst-21-33: ages in months
         ["patient", "time", "died", "age", "sex", "ecog", "weight_loss"]
     ].rename(columns={"age": "age_months"})
