@@ -74,7 +74,8 @@ def _records(path: Path) -> Iterator[tuple[int, bytes]]:
                 if at + HEAD + length == size:
                     return
                 raise JournalProblem(
-                    f"{path.name} is damaged at byte {at}", help="Restore the run folder from a copy, or start a new run with --out."
+                    f"{path.name} is damaged at byte {at}",
+                    help="Restore the run folder from a copy, or start a new run with --out.",
                 )
             yield length, body
             at += HEAD + length

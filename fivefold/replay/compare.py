@@ -20,7 +20,12 @@ def described(question: Sum | Gather | Relay | tuple[Sum, ...]) -> Any:
     if isinstance(question, tuple):
         return tuple(described(q) for q in question)
     if isinstance(question, Relay):
-        return {"kind": "relay", "step": question.step.identity, "arguments": dict(question.arguments), "parties": question.parties}
+        return {
+            "kind": "relay",
+            "step": question.step.identity,
+            "arguments": dict(question.arguments),
+            "parties": question.parties,
+        }
     value: dict[str, Any] = {
         "kind": "sum" if isinstance(question, Sum) else "gather",
         "step": question.step.identity,
@@ -39,7 +44,11 @@ def same(derived: Any, sent: Any) -> bool:
     if isinstance(derived, (list, tuple)):
         return isinstance(sent, (list, tuple)) and len(derived) == len(sent) and all(map(same, derived, sent))
     if isinstance(derived, float) and isinstance(sent, float):
-        return derived == sent or abs(derived - sent) <= TOLERANCE * max(abs(derived), abs(sent)) or (derived != derived and sent != sent)
+        return (
+            derived == sent
+            or abs(derived - sent) <= TOLERANCE * max(abs(derived), abs(sent))
+            or (derived != derived and sent != sent)
+        )
     return type(derived) is type(sent) and bool(derived == sent)
 
 

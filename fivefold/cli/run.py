@@ -1,0 +1,77 @@
+"""`fivefold run STUDY`: run a signed study over its sites."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command()
+def run(
+    study: Annotated[Path, typer.Argument(help="study.yaml beside its study.signed.json, or the signed file itself.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the run; a new one beside the study by default.")] = None,
+    sites: Annotated[Path | None, typer.Option(help="Where the site folders are; `sites` beside the study by default.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print result.json.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no tables.")] = False,
+) -> None:
+    """Run every analysis of a signed study, all sites on this machine: a rehearsal of the whole consortium."""
+    from rich.console import Console
+
+    from fivefold.coordinator.rounds import Progress
+    from fivefold.coordinator.session import run as run_study
+    from fivefold.engines.local import local_engine
+    from fivefold.errors import RunInterrupted, StudyNotFound
+    from fivefold.protocol.results import Result
+    from fivefold.results.show import show_results
+    from fivefold.study.digest import load_signed
+
+    signed = study if study.suffix == ".json" else study.with_name("study.signed.json")
+    if not signed.exists():
+        raise StudyNotFound(f"there is no signed study at {signed}", help=f"Sign it: `fivefold study sign {study} --key KEY`.")
+    found = load_signed(signed)
+    _unchanged(study, found.digest)
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    folder = resume or out or signed.parent / "runs" / stamp
+    engine = local_engine(sites or signed.parent / "sites", tuple(s.name for s in found.study.sites))
+    errors = Console(stderr=True)
+
+    def tell(at: Progress) -> None:
+        if not (quiet or json):
+            again = f", attempt {at.attempt}" if at.attempt > 1 else ""
+            errors.print(
+                f"round {at.round:>3}  {at.analysis}: {at.step}  {at.answered} of {at.sites} sites{again}", highlight=False
+            )
+
+    try:
+        done = run_study(found, engine, folder, tell=tell, engine_name="local", resume=resume is not None)
+    except KeyboardInterrupt:
+        raise RunInterrupted(
+            "interrupted; nothing is lost", help=f"Continue with `fivefold run {study} --resume {folder}`."
+        ) from None
+    ended = {name: r for name, r in done.results.items() if not isinstance(r, Result)}
+    if json:
+        typer.echo((done.folder / "result.json").read_text("utf-8"))
+    elif not quiet:
+        show_results({name: r for name, r in done.results.items() if isinstance(r, Result)}, Console())
+    for name, end in ended.items():
+        errors.print(f"{name} ended without a result: {end.message}. {end.help}", style="yellow", highlight=False)
+    if not json:
+        typer.echo(f"Run folder: {done.folder}")
+    if ended:
+        raise typer.Exit(next(iter(ended.values())).exit_code)
+
+
+def _unchanged(study: Path, digest: str) -> None:
+    """The YAML file that was named is the one that was signed. Raises `StudyAltered`."""
+    from fivefold.errors import StudyAltered
+    from fivefold.study.digest import digest as digest_of
+    from fivefold.study.yaml import load
+
+    if study.suffix != ".json" and digest_of(load(study)) != digest:
+        raise StudyAltered(f"{study} was changed after it was signed")

@@ -1,0 +1,174 @@
+"""A run from its first byte to its research package: lock the folder, drive the rounds, write what came out."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+import re
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import fivefold
+from fivefold.auth.keys import new_key, read_key, write_key
+from fivefold.coordinator.collector import Engine, Ground
+from fivefold.coordinator.rounds import Progress, drive
+from fivefold.errors import RunFolderTaken
+from fivefold.plugins import method
+from fivefold.protocol.encoding import digest
+from fivefold.protocol.results import Result
+from fivefold.records.audit import AuditLog
+from fivefold.records.files import write_file
+from fivefold.records.provenance import AnalysisRecord, LeadRecord, RoundRecord, RunRecord, SiteRecord
+from fivefold.replay.cursor import Ended
+from fivefold.results.write import write_result
+from fivefold.study.digest import SignedStudy
+
+STUDY_FILE = "study.signed.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its folder, and for each analysis a result or the sentence in which it ended."""
+
+    folder: Path
+    results: Mapping[str, Result | Ended]
+    rounds: int
+
+
+def run(
+    found: SignedStudy, engine: Engine, folder: Path, *, tell: Callable[[Progress], None], engine_name: str, resume: bool
+) -> Run:
+    """Run a signed study over an engine into a folder.
+
+    Raises `RunFolderTaken` for a folder in use, and whatever `drive` raises; then the folder can be resumed.
+    """
+    study = found.study
+    started = _now()
+    with _taken(folder, resume):
+        if not resume:
+            write_file(folder / STUDY_FILE, found.to_bytes())
+            write_file(folder / "run.id", secrets.token_hex(8).encode())
+            write_key(folder / "coordinator.key", new_key())
+        identity = (folder / "run.id").read_text("ascii").strip()
+        ground = Ground(
+            study=found.digest,
+            run=identity,
+            keys={s.name: bytes.fromhex(s.public_key) for s in study.sites},
+            threshold=study.privacy.threshold or 2 * len(study.sites) // 3 + 1,
+            needed=max(
+                study.privacy.threshold or 2 * len(study.sites) // 3 + 1,
+                study.privacy.minimum_sites,
+                study.privacy.colluders + study.privacy.honest,
+            ),
+            active=study.privacy.adversary == "active",
+        )
+        with AuditLog(folder / "audit.jsonl", read_key(folder / "coordinator.key"), "coordinator") as log:
+            log.write("run resumed" if resume else "run begun", run=identity, study=found.digest, engine=engine_name)
+            cursor, rounds = drive(study, found.to_bytes(), ground, engine, folder, log, tell)
+            results = {name: r for name, r in cursor.results.items() if isinstance(r, Result)}
+            ended = {name: asdict(r) for name, r in cursor.results.items() if isinstance(r, Ended)}
+            log.write("results", analyses=list(results), ended={name: e["code"] for name, e in ended.items()})
+            meta: dict[str, Any] = {
+                "title": study.title,
+                "digest": found.digest,
+                "seed": study.seed,
+                "ended": ended,
+                "rounds": len(rounds),
+                "run": {"id": identity, "engine": engine_name, "started": started, "ended": _now()},
+            }
+            written = write_result(folder, results, meta)
+            _crate(found, folder, identity, engine_name, started, rounds, written, list(cursor.results))
+            log.closed(run=identity)
+    return Run(folder, cursor.results, len(rounds))
+
+
+def _crate(
+    found: SignedStudy,
+    folder: Path,
+    identity: str,
+    engine_name: str,
+    started: str,
+    rounds: list[dict[str, Any]],
+    written: tuple[str, ...],
+    names: list[str],
+) -> None:
+    from fivefold.records.crate import write_crate
+
+    study = found.study
+    analyses = []
+    for one in study.analyses:
+        if one.name not in names:
+            continue
+        about = method(one.method)
+        own = [r for r in rounds if r["analysis"] == one.name]
+        numbered = tuple(RoundRecord(i, r["questions"], r["answered"], r["dropped"]) for i, r in enumerate(own, 1))
+        stem = re.sub(r"[^A-Za-z0-9_-]", "_", one.name)
+        files = tuple(path for path in written if Path(path).name.startswith((f"{one.name}.", f"{stem}.")))
+        analyses.append(AnalysisRecord(one.name, one.method, numbered, about.title, about.paper, one.formula, files))
+    private = study.privacy
+    write_crate(
+        folder,
+        RunRecord(
+            run=identity,
+            title=study.title,
+            question=study.question,
+            lead=LeadRecord(study.lead.name, study.lead.organisation, study.lead.orcid),
+            study_file=STUDY_FILE,
+            study_digest=found.digest,
+            dictionary=study.dictionary.name,
+            dictionary_version=study.dictionary.version,
+            dictionary_digest=digest(asdict(study.dictionary)).hex(),
+            sites=tuple(SiteRecord(s.name, s.organisation, s.public_key) for s in study.sites),
+            analyses=tuple(analyses),
+            engine=engine_name,
+            software={
+                "fivefold": fivefold.__version__,
+                "python": platform.python_version(),
+                "numpy": version("numpy"),
+                "cryptography": version("cryptography"),
+            },
+            started=started,
+            ended=_now(),
+            licence=study.outputs.licence,
+            privacy={
+                "mode": private.mode,
+                "adversary": private.adversary,
+                "minimum_sites": private.minimum_sites,
+                "minimum_persons": private.minimum_persons,
+            },
+            ethics=study.agreements.ethics,
+            purpose=study.agreements.purpose,
+            seed=study.seed,
+            rehearsal=True,
+        ),
+    )
+
+
+@contextmanager
+def _taken(folder: Path, resume: bool) -> Iterator[None]:
+    """One run at a time in a folder; a new run needs an empty one."""
+    if resume and not (folder / "run.id").exists():
+        raise RunFolderTaken(f"there is no run to resume in {folder}", help="Name the folder of the run that was interrupted.")
+    if not resume and folder.exists() and any(folder.iterdir()):
+        raise RunFolderTaken(f"{folder} already holds a run or other files")
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunFolderTaken(f"another process is running in {folder}") from error
+        yield
+    finally:
+        os.close(lock)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

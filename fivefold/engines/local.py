@@ -1,0 +1,31 @@
+"""The in-process engine: every site's node in this process, one after the other. A rehearsal of the whole consortium."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from fivefold.errors import SourceNotFound
+from fivefold.site.folder import opened
+from fivefold.site.node import Node
+
+
+class LocalEngine:
+    """Carries messages to nodes by calling them."""
+
+    def __init__(self, nodes: Mapping[str, Node]) -> None:
+        self.nodes = dict(nodes)
+
+    def exchange(self, requests: Mapping[str, bytes]) -> dict[str, bytes]:
+        return {name: self.nodes[name].answer(data) for name, data in requests.items() if name in self.nodes}
+
+
+def local_engine(sites: Path, names: tuple[str, ...]) -> LocalEngine:
+    """Nodes for the site folders `sites/NAME`. Raises `SourceNotFound` naming what is missing."""
+    missing = [name for name in names if not (sites / name / "site.yaml").exists()]
+    if missing:
+        raise SourceNotFound(
+            f"there is no site folder for {', '.join(missing)} in {sites}",
+            help="Make one with `fivefold site init`, or say where the folders are with --sites.",
+        )
+    return LocalEngine({name: Node(opened(sites / name)) for name in names})
