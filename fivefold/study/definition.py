@@ -134,4 +134,5 @@ class Study:
     def phenotypes(self) -> Dictionary:
         """The variables that the study uses, the derived ones among them."""
         used = {n: self.dictionary[n] for n in self.variables}
-        return Dictionary(self.dictionary.name, self.dictionary.version, used | {d.variable.name: d.variable for d in self.derived})
+        derived = {d.variable.name: d.variable for d in self.derived}
+        return Dictionary(self.dictionary.name, self.dictionary.version, used | derived)

@@ -86,7 +86,7 @@ def load_signed(source: str | Path | bytes) -> SignedStudy:
         signature = bytes.fromhex(value["signature"])
     except (TypeError, ValueError):
         signature = b""
-    if len(signature) != SIGNATURE_BYTES:
+    if len(signature) != SIGNATURE_BYTES or signature.hex() != value["signature"]:
         raise SignatureWrong("the study's signature is not 128 hex digits", rule="study_signature")
     signed = canonical_json(value["study"])
     if hashlib.sha256(signed).hexdigest() != value["digest"]:
@@ -129,7 +129,7 @@ def parsed_json(data: bytes) -> Any:
     if len(data) > MAX_BYTES:
         raise StudyInvalid("the file is larger than 8 MiB, too large for a study")
     try:
-        return json.loads(data.decode(), object_pairs_hook=_once, parse_constant=_never)
+        return json.loads(data.decode(), object_pairs_hook=_once, parse_constant=_never, parse_int=_whole)
     except (ValueError, RecursionError) as error:
         raise StudyInvalid("this is not a frozen or signed study: it is not JSON") from error
 
@@ -139,6 +139,12 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(out) != len(pairs):
         raise ValueError("a key stands twice")
     return out
+
+
+def _whole(digits: str) -> int | float:
+    # The canonical form writes doubles up to 1e21 without an exponent; they come back as doubles.
+    number = int(digits) if len(digits) < 18 else 1 << 60
+    return number if abs(number) < 1 << 53 else float(digits)
 
 
 def _never(word: str) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from fivefold.errors import StudyInvalid
@@ -64,7 +65,7 @@ def dictionary_of(file: DictionaryFile) -> Dictionary:
 def ordered(value: Any) -> Any:
     """Options as they come out of the canonical form: keys sorted, lists as tuples, whole floats as integers.
 
-    Raises `StudyInvalid` for what JSON cannot carry exactly: integers beyond 2^53, NaN, infinities.
+    Raises `StudyInvalid` for what JSON cannot carry exactly: most integers beyond 2^53, NaN, infinities.
     """
     if isinstance(value, Mapping):
         return {str(k): ordered(value[k]) for k in sorted(value, key=lambda k: str(k).encode("utf-16-be"))}
@@ -73,10 +74,17 @@ def ordered(value: Any) -> Any:
     if isinstance(value, bool) or value is None or isinstance(value, str):
         return value
     if isinstance(value, (int, float)):
-        if not -SAFE_INTEGER <= value <= SAFE_INTEGER and not (isinstance(value, float) and abs(value) < float("inf")):
-            raise StudyInvalid(f"{value} is not a number that a study can carry", help="Write a finite number below 2^53.")
-        return int(value) if float(value).is_integer() and abs(value) <= SAFE_INTEGER else float(value)
+        return _exact(value)
     raise StudyInvalid(f"a {type(value).__name__} cannot stand in options", help="Write numbers, texts, lists or mappings.")
+
+
+def _exact(value: int | float) -> int | float:
+    """Whole numbers up to 2^53 as integers, all others as the double that JSON carries."""
+    with suppress(OverflowError):
+        double = float(value)
+        if double == value and double - double == 0:  # the second is NaN for infinities
+            return int(value) if abs(value) <= SAFE_INTEGER and double.is_integer() else double
+    raise StudyInvalid(f"{value} is not a number that a study can carry", help="Write a finite number below 2^53.")
 
 
 def document(study: Study) -> dict[str, Any]:

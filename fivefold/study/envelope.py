@@ -108,7 +108,7 @@ def load_variation(source: str | Path | bytes, study: Study) -> Variation:
         signature = bytes.fromhex(value["signature"])
     except (TypeError, ValueError):
         signature = b""
-    if len(signature) != SIGNATURE_BYTES:
+    if len(signature) != SIGNATURE_BYTES or signature.hex() != value["signature"]:
         raise SignatureWrong("the variation's signature is not 128 hex digits", rule="variation_signature")
     if value["study"] != digest(study):
         raise StudyAltered("the variation was made for another study, or for one that was changed since", rule="study_digest")

@@ -25,6 +25,7 @@ MaybeText = Annotated[str, StringConstraints(strip_whitespace=True, max_length=1
 VariableName = Annotated[str, StringConstraints(pattern=VARIABLE_NAME)]
 ShortName = Annotated[str, StringConstraints(pattern=SHORT_NAME)]
 Whole = Annotated[int, Strict(), Field(ge=-(2**53) + 1, le=2**53 - 1)]
+Seed = Annotated[int, Strict(), Field(ge=0, le=2**53 - 1)]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 Names = tuple[VariableName, ...]
 VariableType = Literal["number", "integer", "category", "boolean", "date", "text"]
@@ -169,7 +170,7 @@ class StudyFile(Border):
     privacy: PrivacyFile = PrivacyFile()
     outputs: OutputsFile = OutputsFile()
     agreements: AgreementsFile
-    seed: Whole = Field(0, ge=0)
+    seed: Seed = 0
 
 
 SCHEMAS: dict[str, type[Border]] = {"study": StudyFile, "dictionary": DictionaryFile}
@@ -182,7 +183,7 @@ def json_schema(name: str) -> str:
     schema = SCHEMAS[name].model_json_schema(by_alias=True)
     head = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": f"https://fivefold.example/schemas/{name}.schema.json",
+        "$id": f"urn:fivefold:{name}-file:1",
         "title": f"Fivefold {name} file",
     }
     return json.dumps(head | {k: v for k, v in schema.items() if k != "title"}, indent=2, ensure_ascii=False) + "\n"
