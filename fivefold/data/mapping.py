@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, PrivateAttr, model_validator
 
 from fivefold.errors import MappingInvalid
-from fivefold.study.lines import Document, parse, read, validated
+from fivefold.study.lines import parse, raw, validated
 
 FILE = "mapping.yaml"
 OnInvalid = Literal["missing", "refuse"]
@@ -186,15 +186,13 @@ class Mapping(_Frozen):
     @classmethod
     def read(cls, path: Path) -> Mapping:
         """Raises `MappingInvalid` with the line and what to write instead."""
-        return _placed(read(path, invalid=MappingInvalid, missing=MappingInvalid), path.read_bytes())
+        return cls.of(raw(path, missing=MappingInvalid))
 
     @classmethod
-    def of(cls, raw: bytes) -> Mapping:
-        return _placed(parse(raw, FILE, invalid=MappingInvalid), raw)
-
-
-def _placed(document: Document, raw: bytes) -> Mapping:
-    mapping = validated(Mapping, document, invalid=MappingInvalid, example="Write `source:`, `person:` and `variables:`.")
-    mapping._lines = dict(document.lines)
-    mapping._digest = hashlib.sha256(raw).hexdigest()
-    return mapping
+    def of(cls, text: bytes) -> Mapping:
+        """The mapping in the bytes of mapping.yaml."""
+        document = parse(text, FILE, invalid=MappingInvalid)
+        mapping = validated(Mapping, document, invalid=MappingInvalid, example="Write `source:`, `person:` and `variables:`.")
+        mapping._lines = dict(document.lines)
+        mapping._digest = hashlib.sha256(text).hexdigest()
+        return mapping

@@ -15,7 +15,8 @@ from pathlib import Path
 from fivefold.auth import keys
 from fivefold.errors import FivefoldError, KeyProblem, PolicyRefuses, StatementInvalid
 from fivefold.governance.policy import FILE, Custodian, Policy
-from fivefold.governance.statements import Statement, read_chain, write
+from fivefold.governance.statements import Statement, read_chain, store, write
+from fivefold.study.lines import raw
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,11 @@ def custody_of(folder: Path, today: date) -> Custody:
 
 
 def sign_policy(folder: Path, private: bytes, *, now: datetime | None = None) -> Policy:
-    """Sign the text of site.yaml as a new version. Raises `PolicyRefuses` or `KeyProblem` with what to do."""
+    """Sign the text of site.yaml as a new version; a copy of the text is kept in state/policy. Raises `PolicyRefuses` or
+    `KeyProblem` with what to do."""
     now = now or datetime.now(UTC)
-    policy = Policy.read(folder / FILE)
+    text = raw(folder / FILE, missing=PolicyRefuses)
+    policy = Policy.of(text)
     key = keys.public_of(private).hex()
     versions, said = read_chain(_policies(folder)), read_chain(_keys(folder))
     latest = versions[-1].facts if versions else {"version": 0}
@@ -112,6 +115,7 @@ def sign_policy(folder: Path, private: bytes, *, now: datetime | None = None) ->
         "keys": said[-1].digest if said else "",
         "at": _time(now),
     }
+    store(_policies(folder) / f"{policy.version:04d}-site.yaml", text)
     write(_policies(folder), "policy", facts, private)
     return policy
 

@@ -20,7 +20,7 @@ from fivefold.auth.keys import fingerprint
 from fivefold.errors import PolicyRefuses
 from fivefold.protocol.questions import Gather, Relay, Sum
 from fivefold.study.definition import Analysis, Study
-from fivefold.study.lines import Document, parse, read, validated
+from fivefold.study.lines import parse, raw, validated
 
 FILE = "site.yaml"
 Choice = Literal["permitted", "refused"]
@@ -145,22 +145,18 @@ class Policy(_Frozen):
         return self._digest
 
     @classmethod
-    def of(cls, raw: bytes, name: str = FILE) -> Policy:
+    def of(cls, text: bytes, name: str = FILE) -> Policy:
         """A policy from the bytes of site.yaml. Raises `PolicyRefuses` with the line: what does not parse permits nothing."""
-        return _placed(parse(raw, name, invalid=PolicyRefuses), raw)
+        document = parse(text, name, invalid=PolicyRefuses)
+        policy = validated(Policy, document, invalid=PolicyRefuses, example="Write one with `fivefold site init`.")
+        policy._lines = {str(where[0]): line for where, line in document.lines.items() if len(where) == 1}
+        policy._digest = hashlib.sha256(text).hexdigest()
+        return policy
 
     @classmethod
     def read(cls, path: Path) -> Policy:
-        """A policy from a file, its signature *not* looked at: see `governance/approvals.py: signed_policy`."""
-        document = read(path, invalid=PolicyRefuses, missing=PolicyRefuses)
-        return _placed(document, path.read_bytes())
-
-
-def _placed(document: Document, raw: bytes) -> Policy:
-    policy = validated(Policy, document, invalid=PolicyRefuses, example="Write one with `fivefold site init`.")
-    policy._lines = {str(where[0]): line for where, line in document.lines.items() if len(where) == 1}
-    policy._digest = hashlib.sha256(raw).hexdigest()
-    return policy
+        """A policy from a file, its signature *not* looked at: see `governance/custody.py: custody_of`."""
+        return cls.of(raw(path, missing=PolicyRefuses), path.name)
 
 
 @dataclass(frozen=True)

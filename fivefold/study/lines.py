@@ -41,26 +41,30 @@ class Document:
 
 def read(path: Path, *, invalid: type[FivefoldError], missing: type[FivefoldError]) -> Document:
     """The document in a file. Raises `missing` where there is none, `invalid` for what is not such YAML."""
+    return parse(raw(path, missing=missing), path.name, invalid=invalid)
+
+
+def raw(path: Path, *, missing: type[FivefoldError]) -> bytes:
+    """A file's bytes, no more than `parse` takes and one. Raises `missing`."""
     try:
         with path.open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)
+            return file.read(MAX_BYTES + 1)
     except OSError as error:
         raise missing(f"{path.name} cannot be read in {path.parent}") from error
-    return parse(raw, path.name, invalid=invalid)
 
 
-def parse(raw: bytes, name: str, *, invalid: type[FivefoldError]) -> Document:
+def parse(content: bytes, name: str, *, invalid: type[FivefoldError]) -> Document:
     """The document in bytes (UTF-8)."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-    if len(raw) > MAX_BYTES:
+    if len(content) > MAX_BYTES:
         raise invalid(f"{name} is larger than 1 MiB")
     try:
-        text = raw.decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise invalid(
-            f"{name} is not UTF-8 text (line {raw[: error.start].count(10) + 1})", help="Save the file as UTF-8."
+            f"{name} is not UTF-8 text (line {content[: error.start].count(10) + 1})", help="Save the file as UTF-8."
         ) from error
     yaml = YAML(typ="safe", pure=True)
     lines: dict[Where, int] = {}
