@@ -26,6 +26,13 @@ Permission = Literal["event_totals", "site_totals"]
 Leaves = Literal["sum", "reply", "sealed", "state"]
 
 
+WEIGHTS = "@weights"
+"""A step whose sum is weighted returns the weights of the rows that it used under this name beside its fields, shape (rows,) or
+(rows, k), and under `PERSONS` those rows' persons. The site's gate judges them and takes them out: a name that begins with `@`
+never leaves a site."""
+PERSONS = "@persons"
+
+
 @dataclass(frozen=True)
 class Field:
     """One named part of an answer, with its public bound.

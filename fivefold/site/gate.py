@@ -18,16 +18,12 @@ import numpy as np
 from fivefold.errors import PolicyRefuses, TooFewPersons
 from fivefold.governance.policy import FILE, Policy
 from fivefold.protocol.encoding import digest
-from fivefold.protocol.questions import Array, Field
+from fivefold.protocol.questions import PERSONS, WEIGHTS, Array, Field
 from fivefold.records.journal import Journal, read
 from fivefold.replay.compare import described
 from fivefold.replay.cursor import Asked
 from fivefold.study.definition import Study
 from fivefold.study.table import Table
-
-WEIGHTS = "@weights"
-"""A step whose sum is weighted returns its rows' weights under this name beside its fields: shape (rows of the table,) or
-(rows, k), 0 where a row was not used. The gate looks at them and takes them out; they never leave."""
 
 
 @dataclass(frozen=True)
@@ -81,13 +77,17 @@ def effective_rows(it: Departure) -> Departure:
 
     Weights are added up within persons first. Without this a steep question could weight all but one person away.
     """
-    kept = {name: value for name, value in it.answer.items() if name.rpartition(".")[2] != WEIGHTS}
+    kept = {name: value for name, value in it.answer.items() if not name.rpartition(".")[2].startswith("@")}
     for name in it.answer.keys() - kept.keys():
+        prefix, _, local = name.rpartition("@")
+        if f"@{local}" != WEIGHTS:
+            continue
         weights = np.abs(np.asarray(it.answer[name], dtype=np.float64))
-        if weights.shape[:1] != (len(it.table),) or not np.all(np.isfinite(weights)):
+        person = np.asarray(it.answer.get(prefix + PERSONS, it.table.person))
+        if weights.shape[:1] != person.shape or person.dtype.kind not in "iu" or not np.all(np.isfinite(weights)):
             raise PolicyRefuses("the weights of a weighted sum cannot be judged", rule="effective_rows")
-        for column in weights.reshape(len(it.table), -1).T:
-            _enough(it.policy, np.bincount(it.table.person, weights=column))
+        for column in weights.reshape(len(person), -1).T:
+            _enough(it.policy, np.bincount(person, weights=column))
     return replace(it, answer=kept)
 
 
@@ -133,10 +133,15 @@ def numbers_per_person(it: Departure) -> Departure:
 def degrees_of_freedom(it: Departure) -> Departure:
     """A fit leaves enough persons beside its parameters: a saturated fit gives its persons back.
 
-    A fit shows by a matrix among its real fields (information, cross products), whose side is the number of parameters. The
-    persons are those of all sites, once a round has told them; the first round of a fit, whose total is unknown, passes.
+    A fit shows by a symmetric matrix among its real fields (information, cross products), whole or its upper triangle beside a
+    vector of its side, which is the number of parameters. The persons are those of all sites, once a round has told them; the
+    first round of a fit, whose total is unknown, passes.
     """
-    sides = [f.shape[-1] for f in it.fields if f.kind == "real" and len(f.shape) >= 2 and f.shape[-1] == f.shape[-2]]
+    shapes = [f.shape for f in it.fields if f.kind == "real" and f.shape]
+    lengths = {shape[-1] for shape in shapes}
+    sides = [s[-1] for s in shapes if len(s) >= 2 and s[-1] == s[-2]] + [
+        p for p in lengths if p > 1 and p * (p + 1) // 2 in lengths
+    ]
     if sides and it.known_persons is not None and it.known_persons - max(sides) < it.policy.degrees_of_freedom:
         raise PolicyRefuses(
             _sentence(it.policy, "degrees_of_freedom", "the fit has too many parameters for its persons"),

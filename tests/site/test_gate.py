@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from fivefold.errors import AnswerMalformed, FivefoldError, OutOfBounds, PolicyRefuses, TooFewPersons, ValueNotFinite
 from fivefold.governance.policy import Policy
 from fivefold.privacy.fixed_point import unpack
-from fivefold.protocol.questions import Field, Sum, site_step
+from fivefold.protocol.questions import PERSONS, WEIGHTS, Field, Sum, site_step
 from fivefold.replay.cursor import Asked
 from fivefold.site import gate
-from fivefold.site.gate import DISCLOSURE_CHECKS, GATE, WEIGHTS, Departure, leave, seen
+from fivefold.site.gate import DISCLOSURE_CHECKS, GATE, Departure, leave, seen
 from fivefold.study.definition import Agreements, Analysis, Cohort, Envelope, Lead, Outputs, Privacy, Study, StudySite
 from fivefold.study.dictionary import Dictionary
 from fivefold.study.table import Table
@@ -147,6 +147,16 @@ def test_weights_are_added_up_within_persons(tmp_path: Path) -> None:
     assert rule_of(TooFewPersons, weighted(tmp_path, rows, persons=20, per_person=10)) == "effective_rows"
 
 
+def test_a_step_may_say_whose_rows_it_used(tmp_path: Path) -> None:
+    used = {WEIGHTS: np.ones(6), PERSONS: np.array([0, 0, 0, 1, 2, 3])}  # six complete cases of four persons
+    it = departure(tmp_path)
+    it = replace(it, answer={**it.answer, **used})
+    assert rule_of(TooFewPersons, it) == "effective_rows"
+    used[PERSONS] = np.arange(6)
+    passed = leave(replace(it, answer={**it.answer, **used}), GATE)
+    assert set(passed.answer) == {"s"}
+
+
 def test_one_person_may_not_dominate(tmp_path: Path) -> None:
     weights = np.ones(200)
     weights[0] = 100.0  # effective rows 8.7
@@ -156,7 +166,7 @@ def test_one_person_may_not_dominate(tmp_path: Path) -> None:
     assert rule_of(TooFewPersons, weighted(tmp_path, two, persons=200, dominance=0.3)) == "dominance"
 
 
-@pytest.mark.parametrize("weights", [np.ones(19), np.full(20, np.nan), np.full(20, np.inf), np.array(1.0)])
+@pytest.mark.parametrize("weights", [np.ones(19), np.full(20, np.nan), np.full(20, np.inf), np.array(1.0), np.ones((19, 2))])
 def test_weights_that_cannot_be_judged_are_a_refusal(tmp_path: Path, weights: Any) -> None:
     assert rule_of(PolicyRefuses, weighted(tmp_path, weights)) == "effective_rows"
 
@@ -199,6 +209,9 @@ def test_a_fit_leaves_persons_beside_its_parameters(tmp_path: Path) -> None:
     assert rule_of(PolicyRefuses, departure(tmp_path, fields, known=17)) == "degrees_of_freedom"
     leave(departure(tmp_path, fields, known=18), GATE)
     leave(departure(tmp_path, fields, known=None), GATE)
+    packed = (Field("information", "real", 100.0, (36,)), Field("score", "real", 100.0, (8,)))
+    assert rule_of(PolicyRefuses, departure(tmp_path, packed, known=17)) == "degrees_of_freedom"
+    leave(departure(tmp_path, packed, known=18), GATE)
     cells = (Field("table", "cell", 100.0, (8, 8)),)
     leave(departure(tmp_path, cells, known=10), GATE)
 
