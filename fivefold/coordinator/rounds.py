@@ -154,9 +154,15 @@ def _attempt(
     return Outcome(asked.split(totals), found.survivors, dropped), found.transcript
 
 
-def _enrol(engine: Engine, ground: Ground, signed_study: bytes, refused: Callable[[str, str, str], None]) -> dict[str, int]:
-    """Open the run at every site → the last round each of them knows."""
-    bodies = {name: {"study": signed_study} for name in ground.roster}
+def _enrol(
+    engine: Engine,
+    ground: Ground,
+    signed_study: bytes,
+    refused: Callable[[str, str, str], None],
+    enrolled: Mapping[str, int] | None = None,
+) -> dict[str, int]:
+    """Open the run at every site that is not enrolled → the last round each of them knows."""
+    bodies = {name: {"study": signed_study} for name in ground.roster if name not in (enrolled or {})}
     heard = exchange(engine, ground, "enrol", 0, 0, bodies, refused)
     return {name: int(message.body["known"]) for name, (message, _) in heard.items()}
 
