@@ -9,7 +9,7 @@ Nobody here holds a secret. What a site sends is verified before it counts; what
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from fivefold.auth.signatures import opened
@@ -147,12 +147,13 @@ class Collector:
         self._arrived.add(site)
         if self._keep:
             self._masked[site] = first
-        for envelope in rest if self.following is not None else ():
-            self.following.add_advert(site, envelope)
+        if self.following is not None:
+            for envelope in rest:
+                self.following.add_advert(site, envelope)
 
     def close(self) -> Names:
-        """Whoever has not answered by now has dropped out. Raises `TooManyDropouts`: nothing is opened, and the round may be asked
-        again under a new attempt."""
+        """Whoever has not answered by now has dropped out. Raises `TooManyDropouts`: nothing is opened, and the round may be
+        asked again under a new attempt."""
         if not self.survivors:
             arrived = self.instance.roster.in_order(self._arrived)
             _enough(arrived, self.thresholds, "answered")
@@ -195,8 +196,9 @@ class Collector:
         if unmasked.seed_shares.keys() != set(self.survivors) or unmasked.key_shares.keys() != gone:
             raise MessageMalformed(f"site {site} sent shares of other sites than it was asked for")
         self._unmasked.setdefault(site, (first, unmasked))
-        for envelope in rest if self.following is not None and self.following.list else ():
-            self.following.add_shares(site, envelope)
+        if self.following is not None and self.following.list:
+            for envelope in rest:
+                self.following.add_shares(site, envelope)
 
     @property
     def enough(self) -> bool:
@@ -255,8 +257,10 @@ class Collector:
         )
 
 
-def recovered(record: bytes, roster: Roster, thresholds: Thresholds, *, following: KeyRound | None = None, threads: int = 1) -> Collector:
-    """The collector as it was when it handed out `record`: `unmask_request()` is the same bytes, and so are the sites' replies."""
+def recovered(
+    record: bytes, roster: Roster, thresholds: Thresholds, *, following: KeyRound | None = None, threads: int = 1
+) -> Collector:
+    """The collector as it was when it handed out `record`: its request to unmask is the same bytes, and so are the replies."""
     kept = decode(record)
     place, ring = Place(*kept["place"]), RINGS[kept["bits"]]
     adverts = dict(opened(data, Advert, roster, place) for data in kept["adverts"])

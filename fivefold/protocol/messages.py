@@ -1,0 +1,350 @@
+"""The messages of a run: what the coordinator asks, what a site replies, and the envelope that says where each belongs.
+
+An envelope names protocol version, study, run, round, attempt, kind and sender; a site's signature (Ed25519, made and verified
+in `auth/signatures.py`) covers all of these and the body. A request of the coordinator carries no signature, because no site
+trusts it: what it passes on from other sites is signed by them.
+
+    trip        request      reply, one or two envelopes                     when
+    enrol       Enrol        Advert                                          a run opens, a new attempt, a site comes back
+    share       Share        Shares                                          after enrol
+    ask         Ask          Masked, and Advert for the next round           each round
+    survivors   Survivors    Agreed                                          each round, `adversary: active` alone
+    unmask      Unmask       Unmasked, and Shares for the next round         each round
+    close       Close        Closed                                          the run ends
+
+A site may reply `Refusal` to any. Decoding is for hostile input: a message that lacks a part, has one too many or one of
+another type raises `MessageMalformed`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any, ClassVar, Self
+
+from fivefold.errors import MessageMalformed
+from fivefold.protocol.encoding import decode, digest, encode
+
+VERSION = 1
+COORDINATOR = ""
+"""The sender of a request."""
+LIMIT = 1 << 53
+"""Rounds, attempts and lengths stay below this."""
+
+Names = tuple[str, ...]
+Blobs = tuple[bytes, ...]
+Parcels = Mapping[str, bytes]
+"""Bytes by the name of a site."""
+
+
+@dataclass(frozen=True)
+class Roster:
+    """All sites of the signed study, in its order, with their Ed25519 public keys (32 bytes)."""
+
+    names: Names
+    keys: Blobs
+
+    def __post_init__(self) -> None:
+        if len(self.names) != len(self.keys) or any(len(set(part)) != len(part) for part in (self.names, self.keys)):
+            raise ValueError("a roster gives each site one name and one key of its own")
+
+    @cached_property
+    def digest(self) -> bytes:
+        return digest({"names": self.names, "keys": self.keys})
+
+    @cached_property
+    def place(self) -> Mapping[str, int]:
+        """Where each site stands, from 0."""
+        return {name: i for i, name in enumerate(self.names)}
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.place
+
+    def key(self, name: str) -> bytes:
+        return self.keys[self.place[name]]
+
+    def in_order(self, names: object) -> Names:
+        """Some of the sites, in the study's order."""
+        chosen = set(names)  # type: ignore[call-overload]
+        return tuple(n for n in self.names if n in chosen)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a message belongs. `study` is the signed study's digest (hex), rounds and attempts count from 1."""
+
+    study: str
+    run: str
+    round: int
+    attempt: int
+
+    def following(self) -> Place:
+        """The first attempt of the next round."""
+        return replace(self, round=self.round + 1, attempt=1)
+
+
+class Message:
+    """A dataclass whose parts travel under their names; what each may hold follows from its annotation."""
+
+    kind: ClassVar[str]
+
+    def encode(self) -> bytes:
+        return encode({f.name: getattr(self, f.name) for f in fields(self)})  # type: ignore[arg-type]
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """Raises `MessageMalformed`."""
+        return cls(**_parts(decode(data), {f.name: str(f.type) for f in fields(cls)}, cls.kind))  # type: ignore[arg-type]
+
+
+# ---- what the coordinator asks --------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Enrol(Message):
+    """Advertise keys for this round and attempt. `roster` is the digest of all sites of the signed study."""
+
+    kind: ClassVar[str] = "enrol"
+    roster: bytes
+
+
+@dataclass(frozen=True)
+class Share(Message):
+    """The key list: every site's signed `Advert`, in the roster's order. Seal shares of your secrets for these sites."""
+
+    kind: ClassVar[str] = "share"
+    adverts: Blobs
+
+
+@dataclass(frozen=True)
+class Ask(Message):
+    """The round's question with what leads to it (`task`, which the node reads), the transcript of the round before (empty
+    where transcripts are off), and the shares that the peers sealed for this site."""
+
+    kind: ClassVar[str] = "ask"
+    task: bytes
+    transcript: bytes
+    sealed: Parcels
+
+
+@dataclass(frozen=True)
+class Survivors(Message):
+    """Whose masked updates arrived, in the roster's order. Sign that you will serve this list and no other."""
+
+    kind: ClassVar[str] = "survivors"
+    survivors: Names
+
+
+@dataclass(frozen=True)
+class Unmask(Message):
+    """The survivor list with the signatures (64 bytes) of those who agreed to it (none if the coordinator is taken to be
+    curious only), and the key list of the next round (empty if there is none)."""
+
+    kind: ClassVar[str] = "unmask"
+    survivors: Names
+    signatures: Parcels
+    adverts: Blobs
+
+
+@dataclass(frozen=True)
+class Close(Message):
+    """The run is over: forget its secrets."""
+
+    kind: ClassVar[str] = "close"
+
+
+# ---- what a site replies --------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Advert(Message):
+    """Two independent X25519 public keys, one for sealing shares and one for masks; a commitment to the self-mask's seed; and
+    whether the custodian permits that this site's own totals show (`site_totals`), which the others apply if it drops out."""
+
+    kind: ClassVar[str] = "advert"
+    roster: bytes
+    seal_key: bytes
+    mask_key: bytes
+    commitment: bytes
+    site_totals: bool
+
+
+@dataclass(frozen=True)
+class Shares(Message):
+    """For each other site of the key list (`keys`, its digest) its sealed share of the self-mask's seed and of the mask key."""
+
+    kind: ClassVar[str] = "shares"
+    keys: bytes
+    sealed: Parcels
+
+
+@dataclass(frozen=True)
+class Masked(Message):
+    """The masked update: ring elements, little-endian. It says which masks are in it: with `sharers`, under the key list
+    `keys`, for the question of this digest, `length` elements of Z_2^`bits`."""
+
+    kind: ClassVar[str] = "masked"
+    keys: bytes
+    sharers: Names
+    question: bytes
+    bits: int
+    length: int
+    vector: bytes
+
+
+@dataclass(frozen=True)
+class Agreed(Message):
+    """This site serves these survivors and no others, in this round and attempt, for this question."""
+
+    kind: ClassVar[str] = "agreed"
+    keys: bytes
+    sharers: Names
+    question: bytes
+    bits: int
+    length: int
+    survivors: Names
+
+
+@dataclass(frozen=True)
+class Unmasked(Message):
+    """This site's shares: of the self-mask's seed of each survivor, of the mask key of each sharer that dropped out."""
+
+    kind: ClassVar[str] = "unmasked"
+    keys: bytes
+    question: bytes
+    survivors: Names
+    seed_shares: Parcels
+    key_shares: Parcels
+
+
+@dataclass(frozen=True)
+class Closed(Message):
+    """The run's secrets are forgotten."""
+
+    kind: ClassVar[str] = "closed"
+
+
+@dataclass(frozen=True)
+class Refusal(Message):
+    """What may leave a site about a refusal: `FivefoldError.public()`."""
+
+    kind: ClassVar[str] = "refusal"
+    code: str
+    rule: str
+    variable: str
+
+
+REQUESTS: Mapping[str, type[Message]] = {m.kind: m for m in (Enrol, Share, Ask, Survivors, Unmask, Close)}
+REPLIES: Mapping[str, type[Message]] = {m.kind: m for m in (Advert, Shares, Masked, Agreed, Unmasked, Closed, Refusal)}
+
+
+# ---- envelopes ------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Envelope:
+    """One message in its place. `body` is the message's bytes; a site's signature is over `claim`."""
+
+    place: Place
+    kind: str
+    sender: str
+    body: bytes
+    signature: bytes = b""
+
+    @property
+    def claim(self) -> bytes:
+        """What the signature covers."""
+        where = (VERSION, self.place.study, self.place.run, self.place.round, self.place.attempt)
+        return encode({"where": where, "kind": self.kind, "sender": self.sender, "body": hashlib.sha256(self.body).digest()})
+
+    @cached_property
+    def identity(self) -> bytes:
+        """SHA-256 of the whole envelope: two requests are the same if this is."""
+        return hashlib.sha256(self.encode()).digest()
+
+    def encode(self) -> bytes:
+        place = self.place
+        head = {"version": VERSION, "study": place.study, "run": place.run, "round": place.round, "attempt": place.attempt}
+        rest = {"kind": self.kind, "sender": self.sender, "body": self.body, "signature": self.signature}
+        return encode(head | rest)
+
+    @classmethod
+    def decode(cls, data: bytes) -> Envelope:
+        """Raises `MessageMalformed`, for another protocol version too."""
+        parts = _parts(decode(data), ENVELOPE, "envelope")
+        if parts["version"] != VERSION:
+            raise MessageMalformed(
+                f"a message speaks version {parts['version']} of the protocol, this program version {VERSION}",
+                help="Bring every site and the coordinator to the same version of Fivefold.",
+            )
+        if parts["round"] < 1 or parts["attempt"] < 1:
+            raise MessageMalformed("rounds and attempts count from 1")
+        place = Place(parts["study"], parts["run"], parts["round"], parts["attempt"])
+        return cls(place, parts["kind"], parts["sender"], parts["body"], parts["signature"])
+
+    def message(self) -> Message:
+        """The message of a request or reply. Raises `MessageMalformed`."""
+        known = REQUESTS if self.sender == COORDINATOR else REPLIES
+        if self.kind not in known:
+            raise MessageMalformed("a message is of a kind that is not part of the protocol")
+        return known[self.kind].decode(self.body)
+
+
+def request(place: Place, message: Message) -> bytes:
+    """A request of the coordinator, as it travels."""
+    return Envelope(place, message.kind, COORDINATOR, message.encode()).encode()
+
+
+def reply(*envelopes: bytes) -> bytes:
+    """A site's reply: one or two signed envelopes."""
+    return encode(tuple(envelopes))
+
+
+def envelopes_of(data: bytes) -> tuple[bytes, ...]:
+    """The encoded envelopes of a reply. Raises `MessageMalformed`."""
+    parts = decode(data)
+    if not isinstance(parts, tuple) or not 1 <= len(parts) <= 2 or not all(isinstance(p, bytes) for p in parts):
+        raise MessageMalformed("a reply is one or two envelopes")
+    return parts
+
+
+@dataclass(frozen=True)
+class Transcript(Message):
+    """A round laid open to its sites: all signed adverts, masked updates and unmask shares (encoded envelopes). Whoever reads
+    it adds up the total without trusting the coordinator: `site/transcript.py`."""
+
+    kind: ClassVar[str] = "transcript"
+    adverts: Blobs
+    masked: Blobs
+    unmasked: Blobs
+
+
+def key_list_digest(adverts: Sequence[bytes]) -> bytes:
+    """The digest that mask seeds, seals and signatures bind: over all signed adverts, in the roster's order."""
+    return digest(tuple(adverts))
+
+
+# ---- hostile input --------------------------------------------------------------------------------------------------
+def _names(value: Any) -> bool:
+    return isinstance(value, tuple) and all(isinstance(v, str) for v in value) and len(set(value)) == len(value)
+
+
+CHECKS: Mapping[str, Callable[[Any], bool]] = {
+    "str": lambda v: isinstance(v, str),
+    "bytes": lambda v: isinstance(v, bytes),
+    "bool": lambda v: isinstance(v, bool),
+    "int": lambda v: type(v) is int and 0 <= v < LIMIT,
+    "Names": _names,
+    "Blobs": lambda v: isinstance(v, tuple) and all(isinstance(b, bytes) for b in v),
+    "Parcels": lambda v: isinstance(v, Mapping) and all(isinstance(b, bytes) for b in v.values()),
+}
+ENVELOPE = {
+    **dict.fromkeys(("version", "round", "attempt"), "int"),
+    **dict.fromkeys(("study", "run", "kind", "sender"), "str"),
+    **dict.fromkeys(("body", "signature"), "bytes"),
+}
+
+
+def _parts(value: Any, form: Mapping[str, str], what: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or value.keys() != form.keys():
+        raise MessageMalformed(f"a message ({what}) lacks a part or has one too many")
+    for name, part in value.items():
+        if not CHECKS[form[name]](part):
+            raise MessageMalformed(f"the part {name} of a message ({what}) is of another type or range")
+    return dict(value)
