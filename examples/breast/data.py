@@ -30,7 +30,7 @@ def pooled() -> tuple[pd.DataFrame, str]:
             "malignant": 1.0 - raw.target,
             "radius": raw["mean radius"],
             "texture": raw["mean texture"],
-            "symmetry": raw["mean symmetry"],
+            "symmetry": raw["mean symmetry"] * 100,
             "area": raw["mean area"],
         }
     )
@@ -42,6 +42,8 @@ def pooled() -> tuple[pd.DataFrame, str]:
 
 def as_held(name: str, frame: pd.DataFrame) -> pd.DataFrame:
     """A hospital's rows under its own columns, units and codes: what its mapping.yaml undoes."""
+    if name != "cedar":
+        frame = frame.assign(symmetry=frame.symmetry / 100)
     if name == "alder":  # micrometres; letters; NA
         return frame.assign(diagnosis=_coded(frame, "B", "M", "NA"))[
             ["patient", "diagnosis", "radius", "texture", "symmetry", "area"]
@@ -58,7 +60,7 @@ def as_held(name: str, frame: pd.DataFrame) -> pd.DataFrame:
             Befund=_coded(frame, "gutartig", "bösartig", "k.A."),
             Radius_nm=frame.radius * 1e3,
             Flaeche=frame.area,
-            Asymmetrie=frame.symmetry * 100,
+            Asymmetrie=frame.symmetry,
         )[["patient", "Befund", "Radius_nm", "Flaeche", "texture", "Asymmetrie"]].rename(
             columns={"patient": "Fall", "texture": "Textur"}
         )
