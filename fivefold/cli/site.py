@@ -86,6 +86,32 @@ def check(
 
 
 @app.command()
+def rehearse(
+    study: Annotated[Path, typer.Argument(help="The study, signed or not.", metavar="STUDY", show_default=False)],
+    site: Where = HERE,
+    full: Annotated[bool, typer.Option("--full", help="Print every number; long answers are cut otherwise.")] = False,
+) -> None:
+    """Play the study on this site's own rows: prints every number that would have left. Nothing is sent, nothing is kept."""
+    import numpy as np
+
+    from fivefold.site.rehearsal import rehearse as rehearsed
+    from fivefold.study.digest import digest
+
+    here, asked = _opened(site), _any_study(study)
+    with here.act("rehearsal"):
+        for at in rehearsed(here, asked, digest(asked)):
+            steps = ", ".join(one.step.identity for one in at.asked.sums)
+            typer.echo(f"\nround {at.asked.round}  {at.asked.analysis.name}: {steps}")
+            if at.refusal is not None:
+                typer.echo(f"  refused: {at.refusal.message}\n  {at.refusal.hint}")
+            for name, numbers in at.numbers.items():
+                limit = numbers.size + 1 if full else 40
+                text = np.array2string(numbers, threshold=limit, precision=10, max_line_width=100)
+                typer.echo(f"  {name} {'' if numbers.shape == () else numbers.shape}: " + text.replace("\n", "\n    "))
+    typer.echo("\nNothing was sent. In a run each of these numbers leaves masked, and only totals over sites are opened.")
+
+
+@app.command()
 def show(
     study: Annotated[
         Path | None, typer.Argument(help="A study, to see what the policy says to it.", metavar="[STUDY]", show_default=False)
@@ -303,16 +329,30 @@ def _print_study(signed: SignedStudy) -> None:
 
     study = signed.study
     out = _console()
-    out.print(f"[bold]{escape(study.title)}[/]\n{escape(study.question)}", highlight=False)
+    out.print(f"[bold]{escape(study.title)}[/]\n{escape(study.question)}", highlight=False, soft_wrap=True)
     lead = fingerprint(bytes.fromhex(study.lead.public_key))
-    out.print(f"lead      {escape(study.lead.name)}, {escape(study.lead.organisation)}  key {lead}", highlight=False)
-    out.print(f"digest    {signed.digest}", highlight=False)
-    out.print(f"purpose   {escape(study.agreements.purpose)}; ethics {escape(study.agreements.ethics)}", highlight=False)
-    out.print(f"expires   {study.agreements.expires}; sites {escape(', '.join(s.name for s in study.sites))}", highlight=False)
+    out.print(
+        f"lead      {escape(study.lead.name)}, {escape(study.lead.organisation)}  key {lead}", highlight=False, soft_wrap=True
+    )
+    out.print(f"digest    {signed.digest}", highlight=False, soft_wrap=True)
+    out.print(
+        f"purpose   {escape(study.agreements.purpose)}; ethics {escape(study.agreements.ethics)}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    out.print(
+        f"expires   {study.agreements.expires}; sites {escape(', '.join(s.name for s in study.sites))}",
+        highlight=False,
+        soft_wrap=True,
+    )
     for analysis in study.analyses:
-        out.print(f"analysis  {escape(analysis.name)}: {escape(analysis.method)} {escape(analysis.formula)}", highlight=False)
+        out.print(
+            f"analysis  {escape(analysis.name)}: {escape(analysis.method)} {escape(analysis.formula)}",
+            highlight=False,
+            soft_wrap=True,
+        )
     for name, why in study.variables.items():
-        out.print(f"variable  {escape(name)}: {escape(why)}", highlight=False)
+        out.print(f"variable  {escape(name)}: {escape(why)}", highlight=False, soft_wrap=True)
 
 
 def _print_report(report: Any) -> None:

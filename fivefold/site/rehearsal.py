@@ -1,0 +1,58 @@
+"""Rehearse a study on this site's real rows: nothing is sent, and every number that would have left is shown.
+
+The site plays the whole study alone: its own answer stands for the sum, so later questions are those that its rows alone would
+lead to. The gate's checks are asked as they would be; a refusal is shown and ends the analysis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from fivefold.disclosure.rules import screen
+from fivefold.errors import FivefoldError, TooFewPersons
+from fivefold.governance.policy import decide
+from fivefold.protocol.questions import Array
+from fivefold.replay.cursor import Asked, Cursor, Outcome
+from fivefold.site.folder import SiteFolder
+from fivefold.site.gate import Departure, seen
+from fivefold.site.preparation import inspect
+from fivefold.study.definition import Study
+
+
+@dataclass(frozen=True)
+class Rehearsed:
+    """One round: what was asked, the numbers that would leave (by field, before the mask), or why the site would refuse."""
+
+    asked: Asked
+    numbers: Mapping[str, Array]
+    refusal: FivefoldError | None = None
+
+
+def rehearse(site: SiteFolder, study: Study, study_digest: str) -> Iterator[Rehearsed]:
+    """Every round of every analysis over this site's own rows. Raises `DataError` where the rows cannot be read."""
+    policy = site.policy()
+    table = inspect(site, study).table
+    me = policy.site
+    cursor = Cursor(study)
+    from datetime import UTC, datetime
+
+    today = datetime.now(UTC).date()
+    while cursor.open is not None:
+        asked = cursor.open
+        try:
+            decide(policy, study, analysis=asked.analysis, question=asked.question, round=asked.round, today=today).enforce()
+            answer = asked.join([one.step(table, **one.arguments) for one in asked.sums])
+            numbers = seen(Departure(study, study_digest, policy, asked, table, answer, site.state))
+        except FivefoldError as error:
+            yield Rehearsed(asked, {}, error)
+            cursor.feed(Outcome((), (me,), (), "refused"))
+            continue
+        yield Rehearsed(asked, numbers)
+        try:
+            totals = screen(numbers, asked.fields, study.privacy.minimum_persons)
+            cursor.feed(Outcome(asked.split({n: np.asarray(v) for n, v in totals.items()}), (me,)))
+        except TooFewPersons:
+            cursor.feed(Outcome((), (me,), (), "TooFewPersons"))
