@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from fivefold.data import connectors
 from fivefold.data.cells import Fault, Read, checked, identifier, identifiers, read_column
-from fivefold.data.mapping import FILE, Mapping
+from fivefold.data.mapping import FILE, Mapped, Mapping
 from fivefold.data.quality import QualityReport, VariableQuality
 from fivefold.errors import MappingInvalid, OutOfBounds, StudyInvalid, ValueInvalid, ValueNotFinite
 from fivefold.study.definition import Study
@@ -87,7 +87,7 @@ def harmonise(
         column = None if mapped.column is None else columns[mapped.column].take(place)
         read = read_column(variable, mapped, mapping, column, len(place))
         _refuse(variable, mapping, read, place)
-        shown = mapped.unit or (f"{variable.unit} (assumed)" if variable.unit and mapped.column is not None else "")
+        shown = _unit(variable, mapped)
         qualities.append(VariableQuality.of(variable.name, shown, read))
         table = replace(table, columns={**table.columns, variable.name: read.values})
     for derived in study.derived:
@@ -137,6 +137,13 @@ def _variables(study: Study) -> tuple[Variable, ...]:
     """The variables that come from the site's own columns; the person identifier comes by `person:`."""
     derived = {d.variable.name for d in study.derived}
     return tuple(study.dictionary[n] for n in study.variables if n != study.person and n not in derived)
+
+
+def _unit(variable: Variable, mapped: Mapped) -> str:
+    """Where the numbers came from, for the report: a unit that nobody wrote is an assumption, and shown as one."""
+    if mapped.factor is not None:
+        return f"× {mapped.factor:g}"
+    return mapped.unit or (f"{variable.unit} (assumed)" if variable.unit and mapped.column is not None else "")
 
 
 def _persons(mapping: Mapping, columns: connectors.Columns, rows: int) -> tuple[npt.NDArray[np.int64], list[str]]:
