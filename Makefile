@@ -17,7 +17,7 @@ help:
 
 demo: .venv/made-for-demo
 	@$(BIN)/python -m examples.prepare lung $(RUN)
-	@$(BIN)/fivefold run $(RUN)/study.yaml --out $(RUN)/run-$$(date -u +%Y%m%dT%H%M%SZ)
+	@$(BIN)/fivefold run $(RUN)/study.yaml
 	@$(BIN)/python -m examples.compare $(RUN)
 
 test: .venv/made-for-test .venv-crate/requirements.txt

@@ -89,7 +89,7 @@ def pooled_cox(sites: Sequence[str], *, stratified: bool) -> list[tuple[float, f
         "time",
         "died",
         strata=["site"] if stratified else None,
-        fit_options={"precision": 1e-10},
+        fit_options={"precision": 1e-16, "r_precision": 1e-16},
     )
     return [(float(fit.params_[n]), float(fit.standard_errors_[n])) for n in ("age", "sex", "ecog")]
 
