@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
@@ -67,11 +68,13 @@ def estimate_page(bounded: Estimate) -> str:
     out = _section("At most", _columns(rows))
     out += _section(
         "Traffic",
-        [
-            f"sent by each site      {_bytes(bounded.sent_by_site)}",
-            f"received by each site  {_bytes(bounded.received_by_site)}",
-            f"all {bounded.sites} sites together  {_bytes(bounded.total_bytes)}",
-        ],
+        _columns(
+            [
+                ("sent by each site", _bytes(bounded.sent_by_site)),
+                ("received by each site", _bytes(bounded.received_by_site)),
+                (f"all {bounded.sites} sites together", _bytes(bounded.total_bytes)),
+            ]
+        ),
     )
     waiting = f"{bounded.trip_seconds:g} s a trip between site and coordinator, without the sites' own computing"
     out += _section("Time", [f"{_seconds(bounded.seconds)}, at {waiting}"])
@@ -117,7 +120,7 @@ def _analysis(analysis: Analysis) -> list[str]:
     out += [f"formula: {analysis.formula}"] if analysis.formula else []
     out += [f"variables: {', '.join(analysis.variables)}"] if analysis.variables else []
     out += [f"subgroup: {analysis.subgroup}"] if analysis.subgroup else []
-    return out + [f"{key}: {value}" for key, value in analysis.options.items()]
+    return out + [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in analysis.options.items()]
 
 
 def _key(text: str) -> str:

@@ -118,15 +118,15 @@ def _unsaid(study: Study, analysis: Analysis, where: Where) -> Iterator[Fault]:
 
 
 def _parsed(analysis: Analysis, surroundings: Setting, where: Where) -> Iterator[Fault]:
-    method = plugins.method(analysis.method)
     try:
-        method.parse(analysis, surroundings)
+        plugins.method(analysis.method).parse(analysis, surroundings)
     except FivefoldError as error:
         part: Where = ("formula",) if isinstance(error, FormulaInvalid) and analysis.formula else ()
         for key in analysis.options:
             if not part and re.search(rf"\b{re.escape(str(key))}\b", error.message):
                 part = ("options", key)
-        yield Fault((*where, *part), f"analysis {analysis.name!r}: {error.message}", error.hint)
+        prefix = f"analysis {analysis.name!r}: "
+        yield Fault((*where, *part), prefix + error.message.removeprefix(prefix), error.hint)
 
 
 def notes(study: Study) -> Iterator[Fault]:

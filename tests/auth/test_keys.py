@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import resource
-import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -123,17 +122,17 @@ def test_bad_arguments_are_named(tmp_path: Path) -> None:
 
 def test_a_full_disk_leaves_no_half_key(tmp_path: Path) -> None:
     path = tmp_path / "lead.key"
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
-            keys.write_key(path, keys.new_key())
-        except StorageFull:
-            code = 0
-        finally:
-            os._exit(code)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
+    script = f"""
+import resource, signal
+from fivefold.auth import keys
+from fivefold.errors import StorageFull
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
+try:
+    keys.write_key({str(path)!r}, keys.new_key())
+except StorageFull:
+    raise SystemExit(0)
+raise SystemExit(1)
+"""
+    subprocess.run([sys.executable, "-B", "-c", script], check=True)
     assert not path.exists()
