@@ -16,6 +16,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from fivefold.algorithms.numerics import unpacked
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Ties = Literal["efron", "breslow"]
@@ -174,18 +176,6 @@ def score_residuals(rows: Rows, cells: Cells, gamma: Floats, hazard: Hazard) -> 
     residual = -risk[:, None] * (rows.z * total[:, None] - total_z)
     residual[died] += rows.z[died] - hazard.mean[at]
     return np.asarray(residual * rows.weight[:, None], dtype=np.float64)
-
-
-def packed(matrix: Floats) -> Floats:
-    """Upper triangle by rows, shape (p(p+1)/2,)."""
-    return np.asarray(matrix[np.triu_indices(matrix.shape[0])], dtype=np.float64)
-
-
-def unpacked(triangle: Floats, p: int) -> Floats:
-    """The symmetric matrix of `packed`."""
-    out = np.zeros((p, p))
-    out[np.triu_indices(p)] = triangle
-    return out + np.triu(out, 1).T
 
 
 def clustered_squares(residuals: Floats, person: Ints) -> Floats:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fivefold.errors import OutOfBounds, StudyInvalid
+from fivefold.errors import OutOfBounds, StudyInvalid, TooFewPersons
 from fivefold.study.dictionary import Variable
 
 Floats = npt.NDArray[np.float64]
@@ -69,6 +69,13 @@ class TimeGrid:
         """Index of the largest edge not above each entry time, -1 before the first: at risk from the next index on."""
         return (np.searchsorted(self.edges, time + self._tolerance, side="right") - 1).astype(np.int64)
 
+    def as_argument(self) -> dict[str, Any]:
+        """As it travels in a question; `grid_of` reads it back."""
+        return {
+            "start": self.start, "step": self.step, "intervals": self.intervals, "explicit": self.explicit,
+            "unit": self.unit, "event_level": self.event_level, "censor_beyond": self.censor_beyond,
+        }  # fmt: skip
+
     def label(self, index: int) -> str:
         """The interval that ends at an edge, for people."""
         edges = self.edges
@@ -77,6 +84,11 @@ class TimeGrid:
     @property
     def _tolerance(self) -> float:
         return 1e-9 * (float(np.diff(self.explicit).min()) if self.explicit else self.step)
+
+
+def grid_of(argument: Mapping[str, Any]) -> TimeGrid:
+    """The grid of a question's argument."""
+    return TimeGrid(**{**argument, "explicit": tuple(argument["explicit"])})
 
 
 def parse_grid(option: Any, variable: Variable) -> TimeGrid:
@@ -147,3 +159,28 @@ def _truth(option: Mapping[str, Any], name: str) -> bool:
     if not isinstance(value, bool):
         raise StudyInvalid(f"`{name}` of a time grid is true or false, not {value!r}")
     return value
+
+
+def persons_at_risk(events: Floats, censored: Floats, entered: Floats | None) -> Floats:
+    """Persons (or weight) at risk at each grid time: those that leave then or later, less those that enter then or later.
+
+    Arrays have times on their last axis; the result has their shape.
+    """
+    leaving = events + censored - (entered if entered is not None else 0.0)
+    return np.asarray(np.cumsum(leaving[..., ::-1], axis=-1)[..., ::-1], dtype=np.float64)
+
+
+def require_unscreened(counts: Mapping[str, Any], grid: TimeGrid, minimum: int, variable: str) -> None:
+    """No cell of a coarse grid was suppressed, or `TooFewPersons` names the interval.
+
+    Sums over one interval less those over the next belong to the persons who left between, so that few of them would show.
+    """
+    for name, words in (("events", "had the event"), ("censored", "were censored"), ("entered", "entered")):
+        holes = np.argwhere(np.isnan(np.asarray(counts[name], dtype=np.float64))) if name in counts else np.zeros((0, 1))
+        if len(holes):
+            raise TooFewPersons(
+                f"fewer than {minimum} persons {words} in the interval {grid.label(int(holes[0][-1]))}",
+                help="Take wider intervals (`time_grid: {edges: [...]}`) or strata(site); or write `event_totals: true` in the "
+                "grid and ask the sites to permit totals at single events.",
+                variable=variable,
+            )  # fmt: skip

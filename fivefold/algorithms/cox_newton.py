@@ -1,0 +1,91 @@
+"""Newton's method on the partial likelihood, one evaluation a round: step, halving, the end, and what makes an end impossible."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fivefold.algorithms.cox_sums import Floats, Likelihood
+from fivefold.algorithms.numerics import Dependence, inverse_information
+from fivefold.errors import Collinear, Separation
+
+TOLERANCE = 1e-9
+"""A step below this share of each standard error ends the fit; the step itself is still taken."""
+
+STEEPEST = 30.0
+"""Σ|γ| on columns scaled to ±1: exp(30) is the widest ratio of hazards over the dictionary's ranges that the sums are scaled for."""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A point and the likelihood there."""
+
+    gamma: Floats
+    likelihood: Likelihood
+
+
+@dataclass(frozen=True)
+class Move:
+    """Where to evaluate next; `done` when the step to it is negligible. `variance` is the inverse information, empty after a halving."""
+
+    gamma: Floats
+    done: bool
+    variance: Floats
+
+
+def variance_of(information: Floats, names: Sequence[str]) -> Floats:
+    """The inverse information. Raises `Collinear` with the columns that depend on each other."""
+    found = inverse_information(information)
+    if not isinstance(found, Dependence):
+        return found
+    name = names[found.index]
+    if not found.on:
+        raise Collinear(f"{name!r} does not vary among the persons at risk when events happen, so it has no hazard ratio", variable=name)
+    others = ", ".join(repr(names[i]) for i in found.on)
+    raise Collinear(f"{name!r} is determined by {others} among the persons at risk when events happen", variable=name)
+
+
+def move(now: Evaluated, before: Evaluated | None, spread: Floats, names: Sequence[str]) -> Move:
+    """The next point. `spread` (p,) is the standard deviation of each column. Raises `Collinear` or `Separation`.
+
+    Where the likelihood fell since `before`, the step is halved. A likelihood that has all but stopped rising while a
+    coefficient still walks is monotone (Therneau and Grambsch 2000, section 3.5): the coefficient has no finite estimate.
+    """
+    if before is not None and _fell(now.likelihood.value, before.likelihood.value):
+        return Move((now.gamma + before.gamma) / 2, False, np.zeros((0, 0)))
+    try:
+        variance = variance_of(now.likelihood.information, names)
+    except Collinear:
+        if before is None:  # an information that was regular at the start vanished on the way: a coefficient runs away
+            raise
+        raise _separated(now.gamma * spread, names) from None
+    step = variance @ now.likelihood.score
+    if not np.all(np.isfinite(step)):
+        raise _separated(now.gamma * spread, names)
+    decrement = float(now.likelihood.score @ step)
+    if before is not None and decrement < 1e-4 and float(np.max(np.abs(step) * spread)) > 0.05:
+        raise _separated(step * spread, names)
+    done = bool(np.all(np.abs(step) <= TOLERANCE * np.sqrt(np.diag(variance))))
+    target = now.gamma + step
+    steepness = float(np.abs(target).sum())
+    if steepness > STEEPEST:
+        if float(np.abs(now.gamma).sum()) > 0.9 * STEEPEST:
+            raise _separated(target * spread, names)
+        target = target * (STEEPEST / steepness)
+    return Move(target, done, variance)
+
+
+def _fell(value: float, before: float) -> bool:
+    return not value >= before - 1e-9 * max(abs(before), 1.0)
+
+
+def _separated(size: Floats, names: Sequence[str]) -> Separation:
+    name = names[int(np.argmax(np.abs(size)))]
+    return Separation(
+        f"the likelihood keeps rising as the coefficient of {name!r} grows, so it has no finite estimate: in one of its groups "
+        "no event happened, or its range in the dictionary is far wider than its values",
+        help="Merge categories, narrow the range in the dictionary, or take the variable out of the model.",
+        variable=name,
+    )

@@ -1,0 +1,107 @@
+"""The first round of a Cox model: who is in it, and on a grid when events happen. It is asked again when the sites change."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fivefold.algorithms import cohort, cox_steps, cox_sums
+from fivefold.algorithms.cohort import Facts, Watch
+from fivefold.algorithms.cox_diagnostics import transformed
+from fivefold.algorithms.cox_spec import CoxSpec
+from fivefold.algorithms.cox_sums import Cells, Floats, Ints, RiskSums
+from fivefold.algorithms.design import scaling
+from fivefold.algorithms.survival_grid import persons_at_risk, require_unscreened
+from fivefold.protocol.questions import Aggregate
+
+
+@dataclass(frozen=True)
+class Tally:
+    """The cohort, the public constants of its model, and on a grid its event cells: `deaths`, `weight`, `at_risk` and
+    `risk_weight` (c,); `all_at_risk` is the weight at risk over all strata at every grid time. Without a grid there is no cell."""
+
+    facts: Facts
+    model: dict[str, Any]
+    cells: Cells
+    deaths: Ints
+    weight: Floats
+    at_risk: Floats
+    risk_weight: Floats
+    all_at_risk: Floats
+
+    @property
+    def tied(self) -> npt.NDArray[np.bool_]:
+        return self.deaths > 1
+
+
+def counted(spec: CoxSpec, watch: Watch, before: Tally | None) -> Generator[Any, Any, Tally]:
+    """Ask and read. The constants that scale the columns stay those of the first count, so that coefficients keep their meaning.
+
+    Raises `TooFewPersons` or `CategoryAbsent` with the variable's name.
+    """
+    setting, design = spec.setting, spec.design
+    asked = cohort.question(
+        setting, spec.variables, spec.subgroup, outcome=spec.response.status, crosses=design.crosses, numbers=design.numbers
+    )
+    grid_total = None
+    if spec.local or spec.grid is None:
+        total = yield asked
+    else:
+        bare = spec.model(scaling(design, setting.dictionary))
+        rows = float(setting.max_rows_per_site)
+        counts = cox_steps.ask_grid_counts(
+            bare, spec.grid, spec.strata_count, rows, spec.heaviest, entry=spec.response.start is not None
+        )
+        total, grid_total = yield asked, counts
+    watch.saw(total)
+    facts = cohort.facts(total, asked, setting)
+    cohort.require_outcome(facts, spec.response.status, setting)
+    cohort.require_categories(facts, design, setting)
+    model = before.model if before else spec.model(scaling(design, setting.dictionary, mean=facts.mean))
+    if grid_total is None:
+        none, no_index = np.zeros(0), np.zeros(0, dtype=np.int64)
+        return Tally(facts, model, Cells(no_index, no_index), no_index, none, none, none, none)
+    return _on_grid(spec, facts, model, grid_total)
+
+
+def _on_grid(spec: CoxSpec, facts: Facts, model: dict[str, Any], total: Aggregate) -> Tally:
+    assert spec.grid is not None
+    require_unscreened(total, spec.grid, spec.setting.minimum_persons, spec.response.time)
+    names = [n for n in ("events", "censored", "entered") if n in total]
+    counts = {n: np.asarray(total[n], dtype=np.float64) for n in names}
+    weights = {n: np.asarray(total[f"{n}_weight"], dtype=np.float64) for n in names} if spec.weights else counts
+    at_risk = persons_at_risk(counts["events"], counts["censored"], counts.get("entered"))
+    risk_weight = persons_at_risk(weights["events"], weights["censored"], weights.get("entered"))
+    at = np.nonzero(counts["events"] > 0)
+    return Tally(
+        facts=facts,
+        model=model,
+        cells=Cells(at[0].astype(np.int64), at[1].astype(np.int64)),
+        deaths=np.rint(counts["events"][at]).astype(np.int64),
+        weight=weights["events"][at],
+        at_risk=at_risk[at],
+        risk_weight=risk_weight[at],
+        all_at_risk=risk_weight.sum(axis=0),
+    )
+
+
+def null_likelihood(spec: CoxSpec, tally: Tally) -> float:
+    """The log partial likelihood without covariates, from counts alone."""
+    c = len(tally.cells)
+    nothing = np.zeros((c, 0))
+    sums = RiskSums(tally.risk_weight, nothing, nothing, tally.weight, nothing, nothing)
+    return cox_sums.likelihood(sums, tally.deaths, tally.weight, np.zeros(0), np.zeros(0), spec.ties).value
+
+
+def time_transforms(spec: CoxSpec, tally: Tally) -> Floats:
+    """g at each cell's time for each transform, shape (transforms, c); times are ranked over all strata together."""
+    assert spec.grid is not None
+    times, index = np.unique(tally.cells.time, return_inverse=True)
+    deaths = np.bincount(index, weights=tally.deaths).astype(np.int64)
+    weight = np.bincount(index, weights=tally.weight)
+    edges, at_risk = spec.grid.edges[times], tally.all_at_risk[times]
+    return np.stack([transformed(t, edges, deaths, weight, at_risk)[index] for t in spec.transforms])

@@ -1,0 +1,70 @@
+"""Real survival data as sites' tables: not a test module. Sites come from a real column wherever the data have one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fivefold.algorithms.method import Setting
+from fivefold.study.dictionary import Dictionary, Variable
+from fivefold.study.table import Table
+
+
+def number(name: str, low: float, high: float, unit: str = "", *, whole: bool = False) -> Variable:
+    return Variable(name, name, "integer" if whole else "number", unit, low, high)
+
+
+def flag(name: str) -> Variable:
+    return Variable(name, name, "boolean")
+
+
+def category(name: str, *codes: str) -> Variable:
+    return Variable(name, name, "category", codes={c: c for c in codes})
+
+
+def sites_of(
+    frame: pd.DataFrame, variables: Sequence[Variable], site: np.ndarray, person: np.ndarray | None = None
+) -> tuple[Setting, tuple[Table, ...]]:
+    """A setting and one table per site; `frame` holds numbers, category codes as text, and NaN."""
+    dictionary = Dictionary("test", "1", {v.name: v for v in variables})
+    columns: dict[str, Any] = {}
+    for v in variables:
+        if v.type == "category":
+            text = frame[v.name].map(lambda x: np.nan if x is None or x != x else v.levels.index(str(x)))
+            columns[v.name] = text.to_numpy(dtype=float)
+        else:
+            columns[v.name] = frame[v.name].to_numpy(dtype=float)
+    who = np.arange(len(frame)) if person is None else person
+    names = tuple(f"site{i}" for i in range(int(site.max()) + 1))
+    tables = []
+    for i, name in enumerate(names):
+        rows = site == i
+        _, index = np.unique(who[rows], return_inverse=True)
+        tables.append(Table(name, dictionary, {n: c[rows] for n, c in columns.items()}, index.astype(np.int64)))
+    return Setting(dictionary, names, 5, 100_000), tuple(tables)
+
+
+def row(table: Any, name: str) -> Mapping[str, Any]:
+    """One row of a result table by its first column."""
+    for values in table.rows:
+        if values[0] == name:
+            return dict(zip(table.columns, values, strict=True))
+    raise KeyError(name)
+
+
+def lung() -> tuple[pd.DataFrame, list[Variable], np.ndarray]:
+    """NCCTG lung cancer: 227 patients of 18 institutions in five groups; sex, ECOG and age have few holes, meals many."""
+    from lifelines.datasets import load_lung
+
+    frame = load_lung().dropna(subset=["inst"]).reset_index(drop=True)
+    frame = frame.rename(columns={"ph.ecog": "ecog", "ph.karno": "karno", "meal.cal": "meal", "wt.loss": "loss"})
+    frame["sex"] = frame["sex"].map({1: "male", 2: "female"})
+    site = np.searchsorted([3, 7, 12, 16], frame["inst"].to_numpy(), side="left")
+    variables = [
+        number("time", 0, 1100, "day", whole=True), flag("status"), number("age", 18, 100, "year"), category("sex", "male", "female"),
+        number("ecog", 0, 4), number("karno", 0, 100), number("meal", 0, 4000), number("loss", -50, 100), number("inst", 1, 40, whole=True),
+    ]  # fmt: skip
+    return frame, variables, site.astype(np.int64)
