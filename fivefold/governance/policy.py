@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -147,16 +148,22 @@ class Policy(_Frozen):
     @classmethod
     def of(cls, text: bytes, name: str = FILE) -> Policy:
         """A policy from the bytes of site.yaml. Raises `PolicyRefuses` with the line: what does not parse permits nothing."""
-        document = parse(text, name, invalid=PolicyRefuses)
-        policy = validated(Policy, document, invalid=PolicyRefuses, example="Write one with `fivefold site init`.")
-        policy._lines = {str(where[0]): line for where, line in document.lines.items() if len(where) == 1}
-        policy._digest = hashlib.sha256(text).hexdigest()
-        return policy
+        return _parsed(text, name)
 
     @classmethod
     def read(cls, path: Path) -> Policy:
         """A policy from a file, its signature *not* looked at: see `governance/custody.py: custody_of`."""
         return cls.of(raw(path, missing=PolicyRefuses), path.name)
+
+
+@lru_cache(maxsize=16)
+def _parsed(text: bytes, name: str) -> Policy:
+    """The same bytes are the same policy: a node asks before every answer."""
+    document = parse(text, name, invalid=PolicyRefuses)
+    policy = validated(Policy, document, invalid=PolicyRefuses, example="Write one with `fivefold site init`.")
+    policy._lines = {str(where[0]): line for where, line in document.lines.items() if len(where) == 1}
+    policy._digest = hashlib.sha256(text).hexdigest()
+    return policy
 
 
 @dataclass(frozen=True)
