@@ -41,8 +41,8 @@ A study goes like this:
   fivefold study new                 asks, and writes study.yaml
   fivefold study check study.yaml    names every fault with its line
   fivefold study sign study.yaml --key lead.key
-  fivefold site approve …            each custodian says yes, or nothing runs
-  fivefold run study.yaml            rehearse the whole on one machine
+  fivefold site approve study.signed.json    each custodian says yes, or nothing runs
+  fivefold run study.signed.json     rehearse the whole on one machine
 """
 
 

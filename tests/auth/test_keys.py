@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from fivefold.auth import keys
-from fivefold.errors import KeyProblem, SignatureWrong, StorageFull
+from fivefold.errors import KeyProblem, SignatureWrong
 
 
 def test_public_half_is_that_of_rfc_8032_section_7_1() -> None:
