@@ -58,13 +58,16 @@ def terminal_table(table: ResultTable, max_rows: int = MAX_ROWS) -> Table:
     from rich import box
     from rich.table import Table
 
-    out = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     shown = table.rows[:max_rows]
-    for name in table.columns:
-        unit = table.units.get(name)
-        numeric = all(not isinstance(v, str) for v in table.column(name))
-        out.add_column(_header(_words(name), unit), justify="right" if numeric else "left")
     columns = [aligned(name, [row[i] for row in shown]) for i, name in enumerate(table.columns)]
+    numeric = [all(not isinstance(v, str) for v in table.column(name)) for name in table.columns]
+    natural = sum(max(map(len, [_words(n), *cells])) + 3 for n, cells in zip(table.columns, columns, strict=True))
+    out = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1) if natural <= 80 else (0, 0))
+    for name, is_number, cells in zip(table.columns, numeric, columns, strict=True):
+        words = _words(name)
+        # a number that is cut short would be another number: its column never gets narrower than it
+        width = max(map(len, [*cells, *words.split()])) if is_number else None
+        out.add_column(_header(words, table.units.get(name)), justify="right" if is_number else "left", min_width=width)
     for cells in zip(*columns, strict=True):
         out.add_row(*(_literal(cell) for cell in cells))
     return out
