@@ -81,6 +81,8 @@ def read(path: str | Path) -> Reading:
     elif "dictionary" in data:
         found += [] if isinstance(inline, dict) else [Fault(("dictionary",), "this is neither a path nor a dictionary")]
     study, more = _build(data, inline, documents)
+    for key, origin in documents.items():
+        found += _lost_zeros(origin, path if not key else path.parent / str(data["dictionary"]).strip(), key)
     located = _sorted(_located(documents, f) for f in [*found, *more])
     return Reading(path, study, located, documents)
 
@@ -124,6 +126,31 @@ def _dictionary_document(path: Path, name: str, document: lines.Document) -> lin
             help="Write its path as seen from the study file's folder.",
         )
     return lines.read(beside, invalid=StudyInvalid, missing=StudyNotFound)
+
+
+def _lost_zeros(document: lines.Document, path: Path, key: str) -> list[Fault]:
+    """Codes written as 01: YAML reads the number 1, and a code would silently become another."""
+    text = path.read_text(encoding="utf-8-sig").splitlines()
+    found = []
+    for where, line in document.lines.items():
+        last = where[-1] if where else None
+        if "codes" in where[-2:-1]:
+            code = last
+        elif "missing_codes" in where[-2:-1] and isinstance(last, int):
+            code = _at(document.data, where)
+        else:
+            continue
+        written = re.search(rf"(?<![\w.\"'])0+{code}(?![\w.\"'])", text[line - 1]) if isinstance(code, int) else None
+        if written:
+            place = (*((key,) if key else ()), *where)
+            found.append(Fault(place, f"the code {written[0]} would lose its zero", f'Put it in quotes: "{written[0]}".'))
+    return found
+
+
+def _at(value: Any, where: Where) -> Any:
+    for part in where:
+        value = value[part]
+    return value
 
 
 # ---- shape ----------------------------------------------------------------------------------------------------------

@@ -209,6 +209,8 @@ IN_DICTIONARY = [
     ("    codes: {2: male, 1: male}", "    codes: {2: female, 1: male, u2: other}", "share the label 'male'", "own label"),
     ("    codes: {2: 5, 1: male}", "    codes: {2: female, 1: male, u2: other}", "a text is expected, not 5", "quotes"),
     ("    codes: {true: a, 2: b}", "    codes: {2: female, 1: male, u2: other}", "the key True is not a text", "quotes"),
+    ("    codes: {01: a, 2: b}", "    codes: {2: female, 1: male, u2: other}", "the code 01 would lose its zero", '"01"'),
+    ("    missing_codes: [09]", "    missing_codes: [9]", "the code 09 would lose its zero", '"09"'),
     ("    missing_codes: [1]", "    missing_codes: [9]", "both a value and missing", "Take one out"),
     ("    minimum: 3\n    type: category", "    type: category", "a category has no range", "Take it out"),
     (
@@ -332,6 +334,15 @@ def test_what_is_no_study_file(tmp_path: Path, text: str, words: str) -> None:
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     with pytest.raises(StudyInvalid, match=words):
         yaml.load(path)
+
+
+def test_codes_in_quotes_keep_their_zeros(tmp_path: Path) -> None:
+    text = DICTIONARY.replace("{2: female, 1: male, u2: other}", "{'01': a, \"02\": b, 10: c, 0: d}").replace(
+        "[9]", "['09', 99]"
+    )
+    study = STUDY.replace("  exclude: ['sex == \"u2\"']\n", "").replace("female", "a")
+    sex = yaml.load(written(tmp_path, study, text)).dictionary["sex"]
+    assert (sex.levels, sex.missing_codes) == (("01", "02", "10", "0"), ("09", "99"))
 
 
 def test_what_is_not_there(tmp_path: Path) -> None:
