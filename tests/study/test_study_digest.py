@@ -137,7 +137,7 @@ def study(tmp_path: Path) -> Study:
 def test_every_part_of_the_study_counts(study: Study) -> None:
     before = digest(study)
     sex = study.dictionary["sex"]
-    swapped = dataclasses.replace(sex, codes=dict(reversed(sex.codes.items())))
+    swapped = dataclasses.replace(sex, codes=dict(reversed(list(sex.codes.items()))))
     variables = dict(study.dictionary.variables)
     changes: list[dict[str, Any]] = [
         {"title": "T2"},
@@ -145,7 +145,7 @@ def test_every_part_of_the_study_counts(study: Study) -> None:
         {"sites": study.sites[::-1]},
         {"dictionary": dataclasses.replace(study.dictionary, variables=variables | {"sex": swapped})},
         {"dictionary": dataclasses.replace(study.dictionary, variables=dict(reversed(variables.items())))},
-        {"variables": dict(reversed(study.variables.items()))},
+        {"variables": dict(reversed(list(study.variables.items())))},
         {"privacy": dataclasses.replace(study.privacy, minimum_persons=6)},
         {"analyses": (dataclasses.replace(study.analyses[0], options={"bins": 11}),)},
         {"seed": 1},
@@ -192,14 +192,15 @@ def test_a_signature_made_for_something_else_is_refused(study: Study) -> None:
 
 def test_a_signed_study_is_checked_as_strictly_as_a_file(study: Study) -> None:
     """A lead who signs a study that no file could say gains nothing: it is not loaded."""
-    for change, words in [
+    changes: list[tuple[dict[str, Any], str]] = [
         ({"surprise": 1}, "unknown key 'surprise'"),
         ({"person": "age"}, "identifies persons"),
         ({"privacy": document(study)["privacy"] | {"minimum_sites": 2}}, "subtracting"),
         ({"variables": [{"name": "age", "why": "w"}, {"name": "age", "why": "w"}]}, "double"),
         ({"title": " T"}, "canonical form"),
         ({"format": "fivefold study 2"}, "format"),
-    ]:
+    ]
+    for change, words in changes:
         value = document(study) | change
         data = rfc8785.dumps(value)
         signed = {
