@@ -26,7 +26,7 @@ from fivefold.algorithms.glm_spec import GlmSpec, local, most_offset, most_respo
 from fivefold.algorithms.method import Cost, Method
 from fivefold.algorithms.numerics import packed, unpacked
 from fivefold.errors import CategoryAbsent, NotConverged, TooFewPersons
-from fivefold.protocol.questions import Aggregate, Array, Field, Rounds, Sum, site_step
+from fivefold.protocol.questions import PERSONS, WEIGHTS, Aggregate, Array, Field, Rounds, Sum, site_step
 from fivefold.protocol.results import Result, ResultTable
 from fivefold.study.table import Table
 
@@ -76,6 +76,8 @@ def score_and_information(table: Table, *, beta: Array, null: float, **data: Any
         "null": np.array([(r.y - mu0).sum(), weight0.sum(), deviance0]),
         "saturated": np.asarray(r.family.saturated(r.y)),
         "cut": np.asarray(cut),
+        WEIGHTS: weight,  # the gate refuses a steep beta, which weighs all but a few persons away
+        PERSONS: r.cases.person,
     }
 
 

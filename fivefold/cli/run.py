@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -58,7 +59,8 @@ def run(
     if json:
         typer.echo((done.folder / "result.json").read_text("utf-8"))
     elif not quiet:
-        show_results({name: r for name, r in done.results.items() if isinstance(r, Result)}, Console())
+        shown = {name: r for name, r in done.results.items() if isinstance(r, Result)}
+        show_results(shown, Console(width=None if sys.stdout.isatty() else 110))
     for name, end in ended.items():
         errors.print(f"{name} ended without a result: {end.message}. {end.help}", style="yellow", highlight=False)
     if not json:

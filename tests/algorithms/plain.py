@@ -121,7 +121,7 @@ def in_the_ring(question: Sum, answers: Sequence[Mapping[str, Any]], sites: int)
 
 def checked(question: Sum, table: Table) -> Mapping[str, Any]:
     """A site's answer, which must have the declared fields, shapes and bounds, and be finite; counts must be whole."""
-    answer = question.step(table, **question.arguments)
+    answer = {n: v for n, v in question.step(table, **question.arguments).items() if not n.startswith("@")}  # the gate's part
     assert set(answer) == {f.name for f in question.fields}, f"{question.step.identity}: fields {sorted(answer)}"
     for f in question.fields:
         value = np.asarray(answer[f.name])
