@@ -10,6 +10,7 @@ Nobody here holds a secret. What a site sends is verified before it counts; what
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from fivefold.auth.signatures import opened
@@ -49,6 +50,11 @@ class KeyRound:
     @property
     def advertised(self) -> Names:
         return self.roster.in_order(self._adverts)
+
+    @property
+    def ready(self) -> bool:
+        """Whether enough sites have advertised keys for this round to go on."""
+        return len(self._adverts) >= self.thresholds.survivors_needed
 
     def fix(self) -> Blobs:
         """Close the key list. Raises `TooManyDropouts` where too few sites advertised keys."""
@@ -125,6 +131,8 @@ class Collector:
         self._signatures: dict[str, bytes] = {}
         self._request = b""
         self._unmasked: dict[str, tuple[bytes, m.Unmasked]] = {}
+        self.liars: Names = ()
+        """A site whose shares were false, and were done without."""
 
     # ---- first trip ---------------------------------------------------------------------------------------------
     def ask(self, keys: KeyRound, site: str, task: bytes, transcript: bytes = b"") -> bytes:
@@ -143,13 +151,14 @@ class Collector:
             raise ProtocolViolation(f"the update of {site} came too late or was not asked", rule="late")
         if site in self._arrived:
             return
-        add_into(self._sum, from_bytes(masked.vector, instance.length, instance.ring), instance.ring)
-        self._arrived.add(site)
-        if self._keep:
-            self._masked[site] = first
+        vector = from_bytes(masked.vector, instance.length, instance.ring)
         if self.following is not None:
             for envelope in rest:
                 self.following.add_advert(site, envelope)
+        add_into(self._sum, vector, instance.ring)
+        self._arrived.add(site)
+        if self._keep:
+            self._masked[site] = first
 
     def close(self) -> Names:
         """Whoever has not answered by now has dropped out. Raises `TooManyDropouts`: nothing is opened, and the round may be
@@ -195,10 +204,10 @@ class Collector:
         gone = set(instance.sharers) - set(self.survivors)
         if unmasked.seed_shares.keys() != set(self.survivors) or unmasked.key_shares.keys() != gone:
             raise MessageMalformed(f"site {site} sent shares of other sites than it was asked for")
-        self._unmasked.setdefault(site, (first, unmasked))
         if self.following is not None and self.following.list:
             for envelope in rest:
                 self.following.add_shares(site, envelope)
+        self._unmasked.setdefault(site, (first, unmasked))
 
     @property
     def enough(self) -> bool:
@@ -208,35 +217,39 @@ class Collector:
     def total(self) -> Total:
         """Open the sum, once.
 
-        Raises `TooManyDropouts` for too few shares; `ProtocolViolation` where shares are false and no single site is to blame.
+        Raises `TooManyDropouts` for too few shares; `ProtocolViolation` where shares are false and leaving out one site
+        does not help.
         """
-        roster = self.instance.roster
-        helpers = roster.in_order(self._unmasked)
+        helpers = self._open(self.instance.roster.in_order(self._unmasked))
+        self._sum.setflags(write=False)
+        dropped = tuple(n for n in self.instance.roster.names if n not in self.survivors)
+        if not self._keep:
+            return Total(self._sum, self.survivors, dropped, None)
+        masked, words = (self._masked[s] for s in self.survivors), (self._unmasked[h][0] for h in helpers)
+        return Total(self._sum, self.survivors, dropped, m.Transcript(self.key_list, tuple(masked), tuple(words)))
+
+    def _open(self, helpers: Names) -> Names:
+        """Take the masks out with these sites' shares; where one of them lies, with the others'. Whose shares served."""
+        try:
+            self._unmask(helpers)
+            return helpers
+        except ProtocolViolation as error:
+            for liar in helpers if len(helpers) > self.thresholds.t else ():
+                others = tuple(h for h in helpers if h != liar)
+                with suppress(ProtocolViolation):
+                    self._unmask(others)
+                    self.liars = (liar,)
+                    return others
+            raise error
+
+    def _unmask(self, helpers: Names) -> None:
         if len(helpers) < self.thresholds.t:
             raise TooManyDropouts(
                 f"{len(helpers)} sites helped to open round {self.instance.place.round}, and {self.thresholds.t} are needed"
             )
-        vector = self._opened(helpers)
-        transcript = None
-        if self._keep:
-            words = tuple(self._unmasked[h][0] for h in helpers)
-            transcript = m.Transcript(self.key_list, tuple(self._masked[s] for s in self.survivors), words)
-        dropped = tuple(n for n in roster.names if n not in self.survivors)
-        return Total(vector, self.survivors, dropped, transcript)
-
-    def _opened(self, helpers: Names) -> Array:
-        shares = {h: self._unmasked[h][1] for h in helpers}
-        vector = self._sum
-        self.instance.unmask(
-            vector,
-            self.survivors,
-            {h: s.seed_shares for h, s in shares.items()},
-            {h: s.key_shares for h, s in shares.items()},
-            self.thresholds.t,
-            self._threads,
-        )
-        vector.setflags(write=False)
-        return vector
+        seeds = {h: self._unmasked[h][1].seed_shares for h in helpers}
+        mask_keys = {h: self._unmasked[h][1].key_shares for h in helpers}
+        self.instance.unmask(self._sum, self.survivors, seeds, mask_keys, self.thresholds.t, self._threads)
 
     # ---- after a crash ------------------------------------------------------------------------------------------
     def _record(self, request: bytes) -> bytes:

@@ -14,48 +14,18 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from fivefold.auth.keys import fingerprint
 from fivefold.auth.signatures import check, opened, signed
-from fivefold.errors import FivefoldError, ProtocolViolation, StudyInvalid, TooFewSites
+from fivefold.errors import FivefoldError, ProtocolViolation, TooFewSites
 from fivefold.privacy.secagg import keys, sealing, shamir
 from fivefold.privacy.secagg.instance import Instance, commitment, point, seal_context
 from fivefold.privacy.secagg.ring import Ring, require, to_bytes
-from fivefold.privacy.secagg.thresholds import Thresholds
 from fivefold.protocol import messages as m
-from fivefold.protocol.messages import Advert, Envelope, Names, Place, Roster
+from fivefold.protocol.messages import Advert, Envelope, Names, Place
 from fivefold.protocol.questions import Array
 from fivefold.site.round_book import RoundBook
+from fivefold.site.standing import Standing
 
 Asked = TypeVar("Asked", bound=m.Message)
-
-
-@dataclass(frozen=True)
-class Standing:
-    """What a site brings to every run of one signed study."""
-
-    study: str
-    """The study's digest, hex."""
-    roster: Roster
-    """All sites of the signed study; never a list that a coordinator sends."""
-    site: str
-    private: bytes = field(repr=False)
-    """The node's Ed25519 key."""
-    thresholds: Thresholds
-    """From the signed study alone."""
-    recognised: frozenset[str]
-    """Fingerprints of the keys that this site's own policy knows; others count toward no minimum. Its own always counts."""
-    needed: int = 0
-    """Where this site's policy wants more survivors than the study."""
-    site_totals: bool = False
-    """Whether the custodian permits that this site's own totals show."""
-
-    def __post_init__(self) -> None:
-        if self.thresholds.n != len(self.roster.names) or self.site not in self.roster:
-            raise StudyInvalid("the thresholds, the roster and this site do not belong to one study")
-
-    def counted(self, names: Iterable[str]) -> int:
-        """How many of these sites count toward a minimum."""
-        return sum(n == self.site or fingerprint(self.roster.key(n)) in self.recognised for n in names)
 
 
 @dataclass(frozen=True)
@@ -131,7 +101,6 @@ class Participant:
         threads: int = 1,
     ) -> None:
         self.standing, self.run, self.book = standing, run, book
-        self.needed = max(standing.thresholds.survivors_needed, standing.needed)
         self._consider, self._release, self._threads = consider, release, threads
         self._rounds: dict[tuple[int, int], _Round] = {}
         self._permitted: dict[str, bool] = {standing.site: standing.site_totals}
@@ -234,7 +203,7 @@ class Participant:
             return held.advert
         self._open(place)
         if place.attempt <= self.book.advertised.get(place.round, 0):
-            self._found(place)
+            raise _violation("attempt_over", "keys were advertised for this attempt or a later one before, and are gone")
         fresh = self._fresh(place)
         self.book.note_advertised(place)
         for other in [k for k in self._rounds if (k[0] == place.round and k[1] < place.attempt) or k[0] < place.round - 2]:
@@ -348,9 +317,10 @@ class Participant:
 
     def _enough(self, names: Iterable[str], what: str) -> None:
         counted = self.standing.counted(names)
-        if counted < self.needed:
+        if counted < self.standing.wanted:
             raise TooFewSites(
-                f"{counted} {what} whose keys this site recognises, and at least {self.needed} are needed", rule="too_few_sites"
+                f"{counted} {what} whose keys this site recognises, and at least {self.standing.wanted} are needed",
+                rule="too_few_sites",
             )
 
     # ---- order --------------------------------------------------------------------------------------------------

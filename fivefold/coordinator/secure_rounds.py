@@ -1,0 +1,194 @@
+"""The secure sums of one run, one after the other: the last trip of a round prepares the keys of the next.
+
+    enrol · share · [ ask · survivors · unmask ] · [ ask · survivors · unmask ] · …
+
+A site that answers late, falsely or not at all is a drop-out of its round. A site that is lost in the first trip has sent no
+keys; it is asked for new ones while the others go on, and is back as soon as they are in a key list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from fivefold.auth.signatures import opened
+from fivefold.coordinator.aggregation import Collector, KeyRound, Total, recovered
+from fivefold.errors import FivefoldError, TooManyDropouts
+from fivefold.privacy.secagg.ring import Ring
+from fivefold.privacy.secagg.thresholds import Thresholds
+from fivefold.protocol import messages as m
+from fivefold.protocol.messages import Place, Roster
+
+Exchange = Callable[[Mapping[str, bytes]], Iterable[tuple[str, bytes]]]
+"""Sends each site its request, which it looks up once, and gives (site, reply) as they come, so that none has to be kept;
+silent sites are left out."""
+Refused = Callable[[str, str, str], None]
+"""Told of whatever went wrong at a site: site, code, rule."""
+Handler = Callable[[str, bytes], None]
+TRIES = 64
+"""Attempts skipped at most, where sites remember more of them than a coordinator that crashed does."""
+
+
+class SecureRounds:
+    """`exchange` carries one trip. `attempts` says for each round the highest attempt that was used before, as far as the
+    journal knows."""
+
+    def __init__(
+        self,
+        roster: Roster,
+        thresholds: Thresholds,
+        study: str,
+        run: str,
+        exchange: Exchange,
+        *,
+        refused: Refused = lambda site, code, rule: None,
+        attempts: Mapping[int, int] | None = None,
+        threads: int = 1,
+    ) -> None:
+        self.roster, self.thresholds, self.study, self.run = roster, thresholds, study, run
+        self._exchange, self._refused, self._threads = exchange, refused, threads
+        self.attempts = dict(attempts or {})
+        self._prepared: KeyRound | None = None
+
+    def sum(
+        self,
+        round: int,
+        question: bytes,
+        ring: Ring,
+        length: int,
+        task: Callable[[str], bytes],
+        *,
+        before_unmask: Callable[[bytes], None],
+        transcript: bool = False,
+        previous: bytes = b"",
+        more: bool = True,
+    ) -> Total:
+        """Ask one question, `task(site)` beside it, and open the sum of the answers.
+
+        `question` is its digest, `previous` the encoded transcript of the round before. `before_unmask` gets the record for
+        `recover` and returns once it is on disk. `more`: a further round will follow. Raises `TooManyDropouts`: call again
+        for a new attempt with fresh keys among all sites.
+        """
+        keys = self._keys_of(round)
+        following = KeyRound(self.roster, self.thresholds, keys.place.following()) if more else None
+        collector = Collector(
+            keys.instance(question, ring, length),
+            keys.list,
+            self.thresholds,
+            transcript=transcript,
+            before_unmask=before_unmask,
+            following=following,
+            threads=self._threads,
+        )
+        asks = _Made(keys.sharers, lambda site: collector.ask(keys, site, task(site), previous))
+        self._trip(asks, collector.add_masked, following)
+        survivors = collector.close()
+        if self.thresholds.adversary == "active":
+            self._trip(dict.fromkeys(survivors, collector.survivors_request()), collector.add_agreed, following)
+        if following is not None and not following.ready:
+            collector.following = following = None
+        self._open(collector)
+        self._prepared = following
+        return collector.total()
+
+    def recover(self, record: bytes) -> Total:
+        """Open the sum of a `before_unmask` record after a crash. Raises `TooManyDropouts` where too few sites still hold
+        their shares: `sum` then asks for the round anew, which the sites serve for the same survivors alone."""
+        collector = recovered(record, self.roster, self.thresholds, threads=self._threads)
+        self._open(collector)
+        return collector.total()
+
+    def close(self, round: int) -> None:
+        """Tell every site to forget the run's secrets."""
+        request = m.request(Place(self.study, self.run, round, 1), m.Close())
+        self._trip(dict.fromkeys(self.roster.names, request), lambda site, reply: None, None)
+
+    def _keys_of(self, round: int) -> KeyRound:
+        """The keys that the round before prepared, or fresh ones of all sites under a new attempt."""
+        prepared, self._prepared = self._prepared, None
+        if prepared is not None and prepared.place.round == round:
+            self.attempts[round] = max(prepared.place.attempt, self.attempts.get(round, 0))
+            if len(prepared.sharers) >= self.thresholds.survivors_needed:
+                return prepared
+        for _ in range(TRIES):
+            attempt = self.attempts[round] = self.attempts.get(round, 0) + 1
+            keys, over = KeyRound(self.roster, self.thresholds, Place(self.study, self.run, round, attempt)), set[str]()
+            told = self._refused
+
+            def refused(site: str, code: str, rule: str, over: set[str] = over, told: Refused = told) -> None:
+                over.add(rule)
+                told(site, code, rule)
+
+            self._trip(dict.fromkeys(self.roster.names, keys.enrol()), _first(keys.add_advert), None, refused)
+            if "attempt_over" not in over:
+                break
+        if not keys.ready:
+            raise TooManyDropouts(
+                f"{len(keys.advertised)} of {len(self.roster.names)} sites sent keys, and "
+                f"{self.thresholds.survivors_needed} are needed"
+            )
+        self._trip(dict.fromkeys(keys.advertised, keys.share()), _first(keys.add_shares), None)
+        return keys
+
+    def _open(self, collector: Collector) -> None:
+        """The last trip: the survivors unmask, and sites that came back share for the next round with them."""
+        requests = dict.fromkeys(collector.survivors, collector.unmask_request())
+        handlers: dict[str, Handler] = dict.fromkeys(requests, collector.add_unmasked)
+        following = collector.following
+        for site in following.advertised if following is not None else ():
+            if following is not None and site not in requests:
+                requests[site], handlers[site] = following.share(), _first(following.add_shares)
+        self._heard(requests, handlers, self._refused)
+
+    def _trip(
+        self, requests: Mapping[str, bytes], handler: Handler, following: KeyRound | None, refused: Refused | None = None
+    ) -> None:
+        """One trip. Sites without a request in it that have sent no keys for the next round are asked for them."""
+        handlers, back = dict.fromkeys(requests, handler), dict[str, bytes]()
+        if following is not None:
+            for site in self.roster.names:
+                if site not in requests and site not in following.advertised:
+                    back[site], handlers[site] = following.enrol(), _first(following.add_advert)
+        asked = _Made((*requests, *back), lambda site: back[site] if site in back else requests[site])
+        self._heard(asked, handlers, refused or self._refused)
+
+    def _heard(self, requests: Mapping[str, bytes], handlers: Mapping[str, Handler], refused: Refused) -> None:
+        for site, reply in self._exchange(requests):
+            try:
+                refusal = self._refusal(site, reply)
+                if refusal is not None:
+                    refused(site, refusal.code, refusal.rule)
+                elif site in handlers:
+                    handlers[site](site, reply)
+            except FivefoldError as error:
+                refused(site, error.code, error.rule)
+
+    def _refusal(self, site: str, reply: bytes) -> m.Refusal | None:
+        first = m.envelopes_of(reply)[0]
+        envelope = m.Envelope.decode(first)
+        if envelope.kind != m.Refusal.kind:
+            return None
+        _, refusal = opened(first, m.Refusal, self.roster, envelope.place, site)
+        return refusal
+
+
+class _Made(Mapping[str, bytes]):
+    """Requests that are made when they are looked at, one by one: a large task need not lie there once for each site."""
+
+    def __init__(self, sites: Iterable[str], make: Callable[[str], bytes]) -> None:
+        self._sites, self._make = tuple(sites), make
+
+    def __getitem__(self, site: str) -> bytes:
+        if site not in self._sites:
+            raise KeyError(site)
+        return self._make(site)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sites)
+
+    def __len__(self) -> int:
+        return len(self._sites)
+
+
+def _first(add: Handler) -> Handler:
+    """A handler for a reply of one envelope."""
+    return lambda site, reply: add(site, m.envelopes_of(reply)[0])
