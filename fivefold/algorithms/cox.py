@@ -1,9 +1,9 @@
 """Cox's proportional hazards model over sites, through sums alone.
 
-Cox, J. R. Stat. Soc. B 34:187 (1972); ties: Efron, JASA 72:557 (1977), or Breslow, Biometrics 30:89 (1974); the rest as in Therneau and
-Grambsch, Modeling Survival Data (2000). Two ways to share the risk sets:
+Cox, J. R. Stat. Soc. B 34:187 (1972); ties: Efron, JASA 72:557 (1977), or Breslow, Biometrics 30:89 (1974); the rest as in
+Therneau and Grambsch, Modeling Survival Data (2000). Two ways to share the risk sets:
 
-- *On the study's time grid* all sites make one risk set: each round brings S0, S1 and S2 of every time at which anybody has an event.
+- *On the study's time grid* all sites make one risk set: a round brings S0, S1 and S2 of each time with an event.
 - With *strata(site)* each site has its own risk sets; its score and information are complete, and only their sums leave.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 from fivefold.algorithms import cohort, cox_diagnostics, cox_steps, cox_sums
 from fivefold.algorithms.cohort import Watch
 from fivefold.algorithms.cox_newton import Evaluated, move
-from fivefold.algorithms.cox_result import Fit, result
+from fivefold.algorithms.cox_result import Fit, result, unfinished
 from fivefold.algorithms.cox_spec import CoxSpec, cost, parse
 from fivefold.algorithms.cox_sums import Floats, RiskSums
 from fivefold.algorithms.cox_tally import Tally, counted, null_likelihood, time_transforms
@@ -28,9 +28,13 @@ def cox(spec: CoxSpec) -> Rounds:
     """Count, climb, look back: one round for the cohort, one a Newton step, one for what needs the fitted model."""
     watch = Watch(spec.setting)
     tally = yield from counted(spec, watch, None)
-    gamma, before, spread, null = np.zeros(spec.design.width), None, None, None
-    evaluations = 0
+    gamma, evaluations = np.zeros(spec.design.width), 0
+    before: Evaluated | None = None
+    spread: Floats | None = None
+    null: tuple[tuple[str, ...], float] = ((), float("nan"))
     while watch.rounds < spec.most_rounds and evaluations < spec.max_iterations:
+        if tally.stopped:
+            return unfinished(tally, watch)
         total = yield ask(spec, tally, gamma)
         if watch.saw(total) != tally.facts.sites:  # a site dropped or came back: count again and climb on from here
             tally, before = (yield from counted(spec, watch, tally)), None
@@ -43,21 +47,22 @@ def cox(spec: CoxSpec) -> Rounds:
             spread = np.sqrt(np.abs(np.diag(now.likelihood.information)) / weight)
             null = (tally.facts.sites, now.likelihood.value)
         going = move(now, before, spread, spec.design.names)
-        stop = total.stop_requested and going.variance.size > 0
-        if not (going.done or stop):
+        if not going.done:
+            if total.stop_requested:
+                return unfinished(tally, watch)
             gamma, before = going.gamma, now
             continue
         if not spec.local:
             null = (tally.facts.sites, null_likelihood(spec, tally))
-        asked = looking_back(spec, tally, now, sums, weight, ask_null=null is None or null[0] != tally.facts.sites)
+        asked = looking_back(spec, tally, now, sums, weight, ask_null=null[0] != tally.facts.sites)
         answers = (yield tuple(asked.values())) if asked else ()
-        if asked and watch.saw(answers[0]) != tally.facts.sites:
+        if asked and watch.saw(*answers) != tally.facts.sites:
             tally, before = (yield from counted(spec, watch, tally)), None
             continue
         totals = dict(zip(asked, answers, strict=True))
-        floor = float(totals["null"]["value"]) if "null" in totals else null[1] if null else float("nan")
-        final = going.gamma if going.done else gamma
-        return result(spec, Fit(tally, final, now.likelihood, going.variance, sums, floor, totals, evaluations, going.done), watch)
+        floor = float(totals["null"]["value"]) if "null" in totals else null[1]
+        fit = Fit(tally, going.gamma, now.likelihood, going.variance, sums, floor, totals, evaluations)
+        return result(spec, fit, watch)
     raise NotConverged(f"the Cox model {spec.name!r} did not converge in {evaluations} iterations")
 
 

@@ -35,7 +35,7 @@ class Concordance:
 
 
 def transformed(transform: Transform, times: Floats, deaths: Ints, weight: Floats, at_risk: Floats) -> Floats:
-    """g at each distinct event time (increasing): identity, log, average rank among events, or 1 − Kaplan–Meier just after it."""
+    """g at each distinct event time (increasing): identity, log, average rank among events, or 1 − Kaplan–Meier just after."""
     if transform == "identity":
         return times.astype(float)
     if transform == "log":
@@ -46,7 +46,8 @@ def transformed(transform: Transform, times: Floats, deaths: Ints, weight: Float
 
 
 def proportionality(trend: Floats, spread: float, events: int, variance: Floats) -> Proportionality:
-    """`trend` is Σ over events of (g − mean g)·(Schoenfeld residual), `spread` Σ (g − mean g)², `variance` the inverse information."""
+    """`trend` is Σ over events of (g − mean g)·(Schoenfeld residual), `spread` Σ (g − mean g)², `variance` the information's
+    inverse."""
     slope = variance @ trend
     each = events * slope**2 / (np.diag(variance) * spread)
     return Proportionality(each, float(events * (trend @ slope) / spread))
@@ -58,7 +59,8 @@ def score_bins(rows: Rows, gamma: Floats, edges: Floats) -> Ints:
 
 
 def score_histograms(rows: Rows, cells: Cells, bins: Ints, count: int) -> tuple[Ints, Ints]:
-    """Events by (cell, bin), shape (c, count), and other rows by (number of cells of all strata up to the row's time, bin), shape (c + 1, count)."""
+    """Events by (cell, bin), shape (c, count), and other rows by (number of cells up to the row's time, bin), shape
+    (c + 1, count). Cells are counted over all strata in order."""
     at = cells.positions(rows.stratum, rows.stop)
     started = at > np.searchsorted(cells.stratum, rows.stratum, side="left")
     events = np.zeros((len(cells), count), dtype=np.int64)
@@ -97,7 +99,8 @@ def local_pairs(rows: Rows, cells: Cells, gamma: Floats) -> Mapping[str, int]:
     if distinct.size > LOCAL_BINS:
         edges = np.unique(np.quantile(score, np.linspace(0, 1, LOCAL_BINS + 1)[1:-1]))
         index = np.searchsorted(edges, score, side="right")
-    concordant, discordant, same = pairs(*score_histograms(rows, cells, index.astype(np.int64), int(index.max(initial=0)) + 1), cells.stratum)
+    histograms = score_histograms(rows, cells, index.astype(np.int64), int(index.max(initial=0)) + 1)
+    concordant, discordant, same = pairs(*histograms, cells.stratum)
     if distinct.size > LOCAL_BINS:
         blurred = same
     return {"concordant": concordant, "discordant": discordant, "tied": same, "blurred": blurred}

@@ -1,4 +1,4 @@
-"""Newton's method on the partial likelihood, one evaluation a round: step, halving, the end, and what makes an end impossible."""
+"""Newton's method on the partial likelihood, one evaluation a round: step, halving, end, and what makes an end impossible."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TOLERANCE = 1e-9
 """A step below this share of each standard error ends the fit; the step itself is still taken."""
 
 STEEPEST = 30.0
-"""Σ|γ| on columns scaled to ±1: exp(30) is the widest ratio of hazards over the dictionary's ranges that the sums are scaled for."""
+"""Σ|γ| on columns scaled to ±1: exp(30) is the widest hazard ratio over the dictionary's ranges that sums are scaled for."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Move:
-    """Where to evaluate next; `done` when the step to it is negligible. `variance` is the inverse information, empty after a halving."""
+    """Where to evaluate next; `done` when the step to it is negligible. `variance` is the inverse information, empty after a
+    halving."""
 
     gamma: Floats
     done: bool
@@ -42,7 +43,8 @@ def variance_of(information: Floats, names: Sequence[str]) -> Floats:
         return found
     name = names[found.index]
     if not found.on:
-        raise Collinear(f"{name!r} does not vary among the persons at risk when events happen, so it has no hazard ratio", variable=name)
+        words = "does not vary among the persons at risk when events happen, so it has no hazard ratio"
+        raise Collinear(f"{name!r} {words}", variable=name)
     others = ", ".join(repr(names[i]) for i in found.on)
     raise Collinear(f"{name!r} is determined by {others} among the persons at risk when events happen", variable=name)
 

@@ -20,7 +20,8 @@ from fivefold.protocol.questions import Aggregate
 from fivefold.protocol.results import Figure, Result, ResultTable
 
 COEFFICIENTS = (
-    "term", "coefficient", "hazard_ratio", "standard_error", "robust_error", "z", "p_value", "low", "high", "ratio_low", "ratio_high",
+    "term", "coefficient", "hazard_ratio", "standard_error", "robust_error", "z", "p_value", "low", "high", "ratio_low",
+    "ratio_high",
 )  # fmt: skip
 
 
@@ -37,7 +38,6 @@ class Fit:
     null: float
     totals: Mapping[str, Aggregate]
     iterations: int
-    converged: bool
 
 
 def result(spec: CoxSpec, fit: Fit, watch: Watch) -> Result:
@@ -49,10 +49,8 @@ def result(spec: CoxSpec, fit: Fit, watch: Watch) -> Result:
         squares = unpacked(fit.totals["robust"]["squares"], len(beta))
         robust = back @ fit.variance @ squares @ fit.variance @ back.T
     tables = {"coefficients": _coefficients(spec, beta, variance, robust), "tests": _tests(fit, beta, variance, robust)}
-    facts = _facts(spec, fit)
+    facts = _facts(spec, fit) | {"numbers_opened": watch.numbers}
     notes = list(watch.notes())
-    if not fit.converged:
-        notes.append("the fit was stopped before it converged; the last evaluation is shown")
     if "trend" in fit.totals:
         tables["proportional_hazards"] = _proportional_hazards(spec, fit, back)
     if "concordance" in fit.totals:
@@ -67,6 +65,13 @@ def result(spec: CoxSpec, fit: Fit, watch: Watch) -> Result:
     if "baseline" in tables:
         figures.append(_curve(spec))
     return Result("cox", tables, facts, fit.tally.facts.sites, watch.dropped, tuple(figures), tuple(notes))
+
+
+def unfinished(tally: Tally, watch: Watch) -> Result:
+    """The result of a model that was asked to stop before it converged: who was in it, and no estimate."""
+    facts: dict[str, Any] = tally.facts.as_facts() | {"converged": False, "numbers_opened": watch.numbers}
+    note = "the run was stopped before the model converged, so there are no estimates"
+    return Result("cox", {}, facts, tally.facts.sites, watch.dropped, (), (note, *watch.notes()))
 
 
 def _scaling(fit: Fit) -> Scaling:
@@ -85,7 +90,7 @@ def _coefficients(spec: CoxSpec, beta: Floats, variance: Floats, robust: Floats 
     error = model_error if robust is None else np.sqrt(np.diag(robust))
     reach = critical(spec.level) * error
     z = beta / error
-    rows = [
+    rows: list[tuple[Any, ...]] = [
         (name, b, np.exp(b), s, None if robust is None else e, zz, p, b - r, b + r, np.exp(b - r), np.exp(b + r))
         for name, b, s, e, zz, p, r in zip(spec.design.names, beta, model_error, error, z, two_sided(z), reach, strict=True)
     ]
@@ -114,23 +119,14 @@ def _facts(spec: CoxSpec, fit: Fit) -> dict[str, Any]:
         "sites": len(fit.tally.facts.sites),
         "ties": spec.ties,
         "strata": ", ".join((*(["site"] if spec.local else []), *spec.strata)) or None,
-        "time_grid": _grid_words(spec),
+        "time_grid": spec.grid.words() if spec.grid else "none: each site on its own exact times",
         "iterations": fit.iterations,
-        "converged": "yes" if fit.converged else "no",
+        "converged": True,
         "log_likelihood": fit.likelihood.value,
         "log_likelihood_null": fit.null,
         "aic": 2 * len(fit.gamma) - 2 * fit.likelihood.value,
     }
     return facts
-
-
-def _grid_words(spec: CoxSpec) -> str:
-    if spec.grid is None:
-        return "none: each site on its own exact times"
-    edges = spec.grid.edges
-    if spec.grid.explicit:
-        return f"{spec.grid.size} edges from {edges[0]:g} to {edges[-1]:g} {spec.grid.unit}".strip()
-    return f"steps of {spec.grid.step:g} from {edges[0]:g} to {edges[-1]:g} {spec.grid.unit}".strip()
 
 
 def _proportional_hazards(spec: CoxSpec, fit: Fit, back: Floats) -> ResultTable:
@@ -141,8 +137,9 @@ def _proportional_hazards(spec: CoxSpec, fit: Fit, back: Floats) -> ResultTable:
         rows += [(n, transform_name, c, 1, t) for n, c, t in zip(spec.design.names, found.each, tails, strict=True)]
         rows.append(("all together", transform_name, found.together, p, float(chi_square_tail(found.together, p))))
     return ResultTable.of(
-        "Proportional hazards: trend of scaled Schoenfeld residuals over time", ("term", "time", "chi_squared", "freedom", "p_value"),
-        rows, notes=("a small p-value says that the hazard ratio changes with time (Grambsch and Therneau 1994)",),
+        "Proportional hazards: trend of scaled Schoenfeld residuals over time",
+        ("term", "time", "chi_squared", "freedom", "p_value"), rows,
+        notes=("a small p-value says that the hazard ratio changes with time (Grambsch and Therneau 1994)",),
     )  # fmt: skip
 
 
@@ -169,10 +166,10 @@ def _trends(spec: CoxSpec, fit: Fit, back: Floats) -> dict[str, Proportionality]
 
 
 def _tested(trend: Floats, spread: float, events: int, variance: Floats, back: Floats) -> Proportionality:
-    """Residuals are of scaled columns z = B'x, so their trend goes over to the columns of the dictionary by the inverse of B'."""
+    """Residuals are of scaled columns, x = B'z, so their trend is taken to the dictionary's columns by the inverse of B'."""
     if spread <= 0:
         return Proportionality(np.full(len(trend), np.nan), float("nan"))
-    return cox_diagnostics.proportionality(np.linalg.solve(back.T, trend), spread, events, variance)
+    return cox_diagnostics.proportionality(np.asarray(np.linalg.solve(back.T, trend)), spread, events, variance)
 
 
 def _concordance(spec: CoxSpec, fit: Fit) -> tuple[dict[str, Any], str]:
@@ -181,7 +178,7 @@ def _concordance(spec: CoxSpec, fit: Fit) -> tuple[dict[str, Any], str]:
         concordant, discordant, tied, blurred = (float(v) for v in total["pairs"])
         where = "pairs within one site and stratum"
     else:
-        events, others = np.asarray(total["score_events"], dtype=np.float64), np.asarray(total["score_others"], dtype=np.float64)
+        events, others = (np.asarray(total[f"score_{name}"], dtype=np.float64) for name in ("events", "others"))
         if np.isnan(events).any() or np.isnan(others).any():
             return {"concordance": None}, "concordance is not shown: a cell of its histogram has too few persons"
         integers = (np.rint(events).astype(np.int64), np.rint(others).astype(np.int64))
@@ -189,12 +186,15 @@ def _concordance(spec: CoxSpec, fit: Fit) -> tuple[dict[str, Any], str]:
         blurred = tied
         where = f"a histogram of {spec.concordance} score bins by event time"
     found = cox_diagnostics.concordance(concordant, discordant, tied, blurred)
-    sentence = f"concordance {found.value:.4f} ± {found.bound:.4f} from {where}: pairs in one bin count one half, and the bound is theirs"
-    return {"concordance": found.value, "concordance_bound": found.bound, "comparable_pairs": found.pairs}, sentence
+    facts = {"concordance": found.value, "concordance_bound": found.bound, "comparable_pairs": found.pairs}
+    if found.pairs == 0:
+        return dict.fromkeys(facts, None), "concordance is not shown: no two persons can be compared"
+    words = f"concordance {found.value:.4f} ± {found.bound:.4f} from {where}"
+    return facts, f"{words}: pairs in one bin count one half, and the bound is theirs"
 
 
 def _baseline(spec: CoxSpec, fit: Fit, sums: RiskSums) -> ResultTable:
-    """Breslow's cumulative hazard at every event time with enough persons at risk, for the person whose scaled columns are 0."""
+    """Breslow's cumulative hazard at each event time with enough persons at risk, for a person whose scaled columns are 0."""
     assert spec.grid is not None
     cells, edges = fit.tally.cells, spec.grid.edges
     increments = fit.tally.weight / sums.s0
@@ -210,8 +210,8 @@ def _baseline(spec: CoxSpec, fit: Fit, sums: RiskSums) -> ResultTable:
                 cut = True
                 break
             cumulative += float(increments[i])
-            row = (label, edges[cells.time[i]], round(float(fit.tally.at_risk[i])), increments[i], cumulative, np.exp(-cumulative))
-            rows.append(row)
+            persons, time = round(float(fit.tally.at_risk[i])), edges[cells.time[i]]
+            rows.append((label, time, persons, increments[i], cumulative, np.exp(-cumulative)))
     numbers = ", ".join(f"{n} = {c:.6g}" for n, c in zip(spec.design.numbers, _scaling(fit).centre, strict=True))
     notes = [f"for a person with {numbers or 'no number'} and the first code of each category"]
     if cut:

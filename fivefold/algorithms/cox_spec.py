@@ -27,7 +27,7 @@ OPTIONS = (
 
 @dataclass(frozen=True)
 class CoxSpec:
-    """One Cox model. `local`: every site has its own risk sets (strata(site)). `concordance` is the number of score bins, 0 for none."""
+    """One Cox model. `local`: each site has its own risk sets (strata(site)). `concordance`: number of score bins, or 0."""
 
     setting: Setting
     name: str
@@ -139,13 +139,17 @@ def parse(analysis: Analysis, setting: Setting) -> CoxSpec:
 
 def cost(spec: CoxSpec) -> Cost:
     """Rounds and numbers at most, with no site dropping."""
-    p = spec.design.width
-    moments = 1 + p + p * (p + 1) // 2
+    p, dictionary = spec.design.width, spec.setting.dictionary
+    moments, pairs, trends = 1 + p + p * (p + 1) // 2, p * (p + 1) // 2, len(spec.transforms) * (p + 2) + p + 1
+    crosses = sum(strata_count(dictionary, cross) for cross in spec.design.crosses)
+    cohort = 5 + len(spec.variables) + crosses + 2 * len(spec.design.numbers)
+    rounds = spec.max_iterations + 2
     if spec.local or spec.grid is None:
-        return Cost(spec.max_iterations + 2, max(moments + 3, 4 + 2 * p * len(TRANSFORMS) + moments) + len(spec.variables) + 10)
+        return Cost(rounds, max(cohort, moments + 4, (moments + 4) + (1 + pairs) + trends + 4))
     cells = spec.grid.size * spec.strata_count
-    counts = cells * 3 * (2 if spec.weights else 1) + len(spec.variables) + 10
-    return Cost(spec.max_iterations + 2, max(counts, 2 * cells * moments + p + 1, 2 * (cells + 1) * (spec.concordance + 1)))
+    counts = cells * 3 * (2 if spec.weights else 1)
+    histogram = (2 * cells + 1) * spec.concordance
+    return Cost(rounds, max(cohort + counts, 1 + p + 2 * cells * moments, (1 + pairs) + trends + histogram))
 
 
 def _transforms(options: Options, *, local: bool, lowest: float | None) -> tuple[Transform, ...]:
@@ -159,7 +163,7 @@ def _transforms(options: Options, *, local: bool, lowest: float | None) -> tuple
     known = tuple(t for t in TRANSFORMS if t in asked)
     for name in asked:
         if name not in TRANSFORMS:
-            options.fault(f"`proportional_hazards` has no transform {name!r}", f"Write some of {', '.join(TRANSFORMS)}, or false.")
+            options.fault(f"`proportional_hazards` has no transform {name!r}", f"Write {', '.join(TRANSFORMS)}, or false.")
         if local and name in ("km", "rank"):
             options.fault(
                 f"the transform {name!r} needs event times that all sites share, and strata(site) shares none",

@@ -25,7 +25,7 @@ from fivefold.algorithms.survival_rows import (
     spells,
     strata_index,
 )
-from fivefold.protocol.questions import Aggregate, Array, Field, FieldKind, Permission, Sum, site_step
+from fivefold.protocol.questions import PERSONS, WEIGHTS, Aggregate, Array, Field, FieldKind, Permission, Sum, site_step
 from fivefold.study.formula import Survival
 from fivefold.study.table import Table
 
@@ -69,9 +69,7 @@ def grid_counts(table: Table, *, model: Mapping[str, Any], strata: int, times: i
     return {name: answer[name] for name in (*asked, *(f"{name}_weight" for name in asked if model["weights"]))}
 
 
-def ask_grid_counts(
-    model: Mapping[str, Any], grid: TimeGrid, strata: int, rows: float, heaviest: float, *, entry: bool
-) -> Sum:
+def ask_grid_counts(model: Mapping[str, Any], grid: TimeGrid, strata: int, rows: float, heaviest: float, *, entry: bool) -> Sum:
     """On an event-level grid plain counts, on a coarser one cells that are screened."""
     kind: FieldKind = "count" if grid.event_level else "cell"
     names = ["events", "censored", *(["entered"] if entry else [])]
@@ -91,6 +89,7 @@ def risk_sums(
     sums = cox_sums.risk_sums(rows, cells, gamma, tied)
     answer = {"persons": np.asarray(np.unique(rows.person).size), "event_sum": rows.weight[rows.event] @ rows.z[rows.event]}
     answer |= {"s0": sums.s0, "s1": sums.s1, "s2": sums.s2}
+    answer |= _judged(rows, gamma)
     if np.any(tied):
         answer |= {"d0": sums.d0[tied], "d1": sums.d1[tied], "d2": sums.d2[tied]}
     return answer
@@ -131,9 +130,7 @@ def score_squares(
     return {"persons": np.asarray(np.unique(rows.person).size), "squares": _squares(residuals, rows)}
 
 
-def ask_score_squares(
-    model: Mapping[str, Any], cells: Cells, gamma: Floats, hazard: Hazard, weight: float, rows: float
-) -> Sum:
+def ask_score_squares(model: Mapping[str, Any], cells: Cells, gamma: Floats, hazard: Hazard, weight: float, rows: float) -> Sum:
     """`weight` is the total weight of all events W: residuals add up to at most 4W in absolute value, so squares to 16W²."""
     p = len(gamma)
     fields = (Field("persons", "persons", rows), Field("squares", "real", 16 * weight**2 * SLACK, (p * (p + 1) // 2,)))
@@ -196,6 +193,7 @@ def site_likelihood(table: Table, *, model: Mapping[str, Any], ties: cox_sums.Ti
         "value": np.asarray(own.likelihood.value),
         "score": own.likelihood.score,
         "information": packed(own.likelihood.information),
+        **_judged(rows, gamma),
     }
 
 
@@ -294,6 +292,11 @@ def _own(rows: Rows, gamma: Array, ties: cox_sums.Ties) -> _Own:
     event_sum = np.asarray(rows.weight[rows.event] @ rows.z[rows.event], dtype=np.float64)
     found = cox_sums.likelihood(sums, deaths, weight, event_sum, gamma, ties)
     return _Own(cells, found, cox_sums.hazard(sums, deaths, weight, ties))
+
+
+def _judged(rows: Rows, gamma: Array) -> dict[str, Array]:
+    """For the site's gate, which takes it out: how much each row weighs in the risk sets, and whose row it is."""
+    return {WEIGHTS: rows.weight * np.exp(rows.z @ gamma), PERSONS: rows.person}
 
 
 def _squares(residuals: Floats, rows: Rows) -> Floats:

@@ -115,10 +115,10 @@ def risk_sums(rows: Rows, cells: Cells, gamma: Floats, tied: npt.NDArray[np.bool
     s, d = np.empty((c, 1 + p + p * (p + 1) // 2)), np.zeros((c, 1 + p + p * (p + 1) // 2))
     for column, values in enumerate(_moments(rows.z, risk)):
         leaving = np.bincount(last[present], weights=values[present], minlength=c)
-        s[:, column] = _tail_sums(leaving, cells)
+        s[:, column] = _tail_sums(leaving.astype(np.float64), cells)
         if np.any(late):
             entering = np.bincount(first[late] - 1, weights=values[late], minlength=c)
-            s[:, column] -= _tail_sums(entering, cells)
+            s[:, column] -= _tail_sums(entering.astype(np.float64), cells)
         d[:, column] = np.bincount(last[died], weights=values[died], minlength=c)
     return RiskSums(s[:, 0], s[:, 1 : p + 1], s[:, p + 1 :], d[:, 0], d[:, 1 : p + 1], d[:, p + 1 :])
 
@@ -162,7 +162,7 @@ def hazard(sums: RiskSums, deaths: Ints, weight: Floats, ties: Ties) -> Hazard:
 def score_residuals(rows: Rows, cells: Cells, gamma: Floats, hazard: Hazard) -> Floats:
     """Weighted score residuals (rows, p): each row's influence on the score (Therneau and Grambsch 2000, 4.6 and 7.1),
 
-        w_i [ δ_i (z_i − mean) − exp(z_i'γ) ∫ (z_i − mean) dΛ ].
+    w_i [ δ_i (z_i − mean) − exp(z_i'γ) ∫ (z_i − mean) dΛ ].
     """
     risk = np.exp(rows.z @ gamma)
     last = cells.positions(rows.stratum, rows.stop)

@@ -21,8 +21,9 @@ from fivefold.protocol.questions import Aggregate
 
 @dataclass(frozen=True)
 class Tally:
-    """The cohort, the public constants of its model, and on a grid its event cells: `deaths`, `weight`, `at_risk` and
-    `risk_weight` (c,); `all_at_risk` is the weight at risk over all strata at every grid time. Without a grid there is no cell."""
+    """The cohort, the public constants of its model, and on a grid its event cells: `deaths`, `weight`, `at_risk`
+    and `risk_weight` (c,); `all_at_risk` is the weight at risk over all strata at every grid time. Without a grid there is no
+    cell. `stopped`: the run was asked to end here."""
 
     facts: Facts
     model: dict[str, Any]
@@ -32,6 +33,7 @@ class Tally:
     at_risk: Floats
     risk_weight: Floats
     all_at_risk: Floats
+    stopped: bool = False
 
     @property
     def tied(self) -> npt.NDArray[np.bool_]:
@@ -39,7 +41,7 @@ class Tally:
 
 
 def counted(spec: CoxSpec, watch: Watch, before: Tally | None) -> Generator[Any, Any, Tally]:
-    """Ask and read. The constants that scale the columns stay those of the first count, so that coefficients keep their meaning.
+    """Ask and read. The constants that scale the columns stay those of the first count: coefficients keep their meaning.
 
     Raises `TooFewPersons` or `CategoryAbsent` with the variable's name.
     """
@@ -57,14 +59,14 @@ def counted(spec: CoxSpec, watch: Watch, before: Tally | None) -> Generator[Any,
             bare, spec.grid, spec.strata_count, rows, spec.heaviest, entry=spec.response.start is not None
         )
         total, grid_total = yield asked, counts
-    watch.saw(total)
+    watch.saw(total, *([] if grid_total is None else [grid_total]))
     facts = cohort.facts(total, asked, setting)
     cohort.require_outcome(facts, spec.response.status, setting)
     cohort.require_categories(facts, design, setting)
     model = before.model if before else spec.model(scaling(design, setting.dictionary, mean=facts.mean))
     if grid_total is None:
         none, no_index = np.zeros(0), np.zeros(0, dtype=np.int64)
-        return Tally(facts, model, Cells(no_index, no_index), no_index, none, none, none, none)
+        return Tally(facts, model, Cells(no_index, no_index), no_index, none, none, none, none, total.stop_requested)
     return _on_grid(spec, facts, model, grid_total)
 
 
@@ -86,6 +88,7 @@ def _on_grid(spec: CoxSpec, facts: Facts, model: dict[str, Any], total: Aggregat
         at_risk=at_risk[at],
         risk_weight=risk_weight[at],
         all_at_risk=risk_weight.sum(axis=0),
+        stopped=total.stop_requested,
     )
 
 
@@ -102,6 +105,6 @@ def time_transforms(spec: CoxSpec, tally: Tally) -> Floats:
     assert spec.grid is not None
     times, index = np.unique(tally.cells.time, return_inverse=True)
     deaths = np.bincount(index, weights=tally.deaths).astype(np.int64)
-    weight = np.bincount(index, weights=tally.weight)
+    weight = np.bincount(index, weights=tally.weight).astype(np.float64)
     edges, at_risk = spec.grid.edges[times], tally.all_at_risk[times]
     return np.stack([transformed(t, edges, deaths, weight, at_risk)[index] for t in spec.transforms])

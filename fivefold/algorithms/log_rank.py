@@ -1,4 +1,4 @@
-"""The log-rank test of k groups, stratified or not (Mantel 1966; Peto and Peto 1972; Klein and Moeschberger 2003, 7.3 and 7.5)."""
+"""The log-rank test of k groups, stratified or not (Mantel 1966; Peto and Peto 1972; Klein and Moeschberger 2003, 7.3, 7.5)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The Kaplan–Meier curve from events and persons at risk, with Greenwood's variance.
 
-Kaplan and Meier (1958); Greenwood (1926); bands on the log(−log S) scale as Kalbfleisch and Prentice (2002), 1.4, and lifelines,
-or on the scales `log` and `plain`; restricted mean as in Klein and Moeschberger (2003), 4.5.
+Kaplan and Meier (1958); Greenwood (1926); bands on the log(−log S) scale as Kalbfleisch and Prentice (2002), 1.4, and
+lifelines, or on the scales `log` and `plain`; restricted mean as in Klein and Moeschberger (2003), 4.5.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def curve(events: Floats, at_risk: Floats, level: float, bands: Bands) -> Curve:
     n = np.maximum(at_risk, 1.0)
     survival = np.cumprod(1.0 - events / n)
     left = n - events
-    greenwood = np.cumsum(np.divide(events, n * left, out=np.zeros_like(n), where=left > 0))
+    greenwood: Floats = np.cumsum(np.divide(events, n * left, out=np.zeros_like(n), where=left > 0))
     half = float(norm.ppf(0.5 + level / 2)) * np.sqrt(greenwood)
     with np.errstate(divide="ignore", invalid="ignore"):
         logarithm = np.log(survival)
@@ -49,7 +49,7 @@ def curve(events: Floats, at_risk: Floats, level: float, bands: Bands) -> Curve:
             high = np.exp(-np.exp(np.log(-logarithm) + half / logarithm))
     untouched = survival == 1.0
     low, high = np.where(untouched, 1.0, low), np.where(untouched, 1.0, high)
-    return Curve(survival, greenwood, np.clip(low, 0.0, 1.0), np.clip(high, 0.0, 1.0))
+    return Curve(np.asarray(survival), greenwood, np.clip(low, 0.0, 1.0), np.clip(high, 0.0, 1.0))
 
 
 def first_at_half(times: Floats, survival: Floats) -> float:

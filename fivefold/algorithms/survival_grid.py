@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,8 @@ Ints = npt.NDArray[np.int64]
 MOST_INTERVALS = 20_000
 DAYS = {
     "second": 1 / 86400, "s": 1 / 86400, "minute": 1 / 1440, "min": 1 / 1440, "hour": 1 / 24, "h": 1 / 24,
-    "day": 1.0, "d": 1.0, "week": 7.0, "wk": 7.0, "month": 30.436875, "mo": 30.436875, "year": 365.2425, "a": 365.2425, "yr": 365.2425,
+    "day": 1.0, "d": 1.0, "week": 7.0, "wk": 7.0, "month": 30.436875, "mo": 30.436875, "year": 365.2425, "a": 365.2425,
+    "yr": 365.2425,
 }  # fmt: skip
 """Length of a time unit in days, to see whether a grid is as fine as single days."""
 
@@ -48,7 +50,7 @@ class TimeGrid:
         """All grid times, increasing, shape (intervals + 1,)."""
         if self.explicit:
             return np.array(self.explicit)
-        return self.start + self.step * np.arange(self.intervals + 1)
+        return np.asarray(self.start + self.step * np.arange(self.intervals + 1), dtype=np.float64)
 
     @property
     def size(self) -> int:
@@ -76,6 +78,12 @@ class TimeGrid:
             "unit": self.unit, "event_level": self.event_level, "censor_beyond": self.censor_beyond,
         }  # fmt: skip
 
+    def words(self) -> str:
+        """The grid, for people."""
+        edges = self.edges
+        steps = f"{self.size} edges" if self.explicit else f"steps of {self.step:g}"
+        return f"{steps} from {edges[0]:g} to {edges[-1]:g} {self.unit}".rstrip()
+
     def label(self, index: int) -> str:
         """The interval that ends at an edge, for people."""
         edges = self.edges
@@ -97,12 +105,12 @@ def parse_grid(option: Any, variable: Variable) -> TimeGrid:
     if variable.type not in ("number", "integer"):
         raise StudyInvalid(f"time variable {variable.name!r} is a {variable.type}; a survival time is a number or an integer")
     if variable.maximum is None:
-        raise StudyInvalid(f"time variable {variable.name!r} has no maximum in the dictionary", help="Give it `minimum` and `maximum`.")
+        raise StudyInvalid(f"time variable {variable.name!r} has no maximum", help="Give it `minimum` and `maximum`.")
     if isinstance(option, (list, tuple)):
         option = {"edges": list(option)}
     option = {} if option is None else option
     if not isinstance(option, Mapping):
-        raise StudyInvalid("`time_grid` is neither a mapping nor a list of edges", help="Write `time_grid: {step: 1, end: 1100}`.")
+        raise StudyInvalid("`time_grid` is no mapping and no list of edges", help="Write `time_grid: {step: 1, end: 1100}`.")
     unknown = set(option) - {"step", "end", "start", "edges", "censor_beyond", "event_totals"}
     if unknown:
         raise StudyInvalid(f"`time_grid` has no key {sorted(unknown)[0]!r}", help="Write `time_grid: {step: 1, end: 1100}`.")
@@ -143,7 +151,7 @@ def _edges(value: Any) -> tuple[float, ...]:
     if not isinstance(value, (list, tuple)) or len(value) < 2:
         raise StudyInvalid("`edges` of a time grid are a list of at least two numbers")
     edges = tuple(_number(v, "edges") for v in value)
-    if any(b <= a for a, b in zip(edges, edges[1:], strict=False)):
+    if any(b <= a for a, b in pairwise(edges)):
         raise StudyInvalid("`edges` of a time grid must increase")
     return edges
 

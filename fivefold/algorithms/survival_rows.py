@@ -24,8 +24,8 @@ from fivefold.study.table import Table
 
 @dataclass(frozen=True)
 class Spells:
-    """Times as indices: at risk in (start, stop]; start is -1 where a row is at risk from the beginning; `time` is the exit, on
-    the grid if there is one. Shapes (rows,)."""
+    """Times as indices: at risk in (start, stop]; start is -1 where a row is at risk from the beginning; `time` is the exit,
+    on the grid if there is one. Shapes (rows,)."""
 
     start: Ints
     stop: Ints
@@ -39,13 +39,14 @@ def selected(table: Table, model: Mapping[str, Any]) -> Table:
 
 
 def spells(cases: Table, response: Survival, grid: Mapping[str, Any] | None) -> Spells:
-    """Entry, exit and event of each row. Raises `OutOfBounds` where an entry is not before its exit, or a time beyond the grid."""
+    """Entry, exit and event of each row. Raises `OutOfBounds` for an entry not before its exit, or a time beyond the grid."""
     time, event = cases[response.time], cases[response.status] > 0
     entry = cases[response.start] if response.start else None
     if entry is not None and np.any(entry >= time):
         raise OutOfBounds(
-            f"in some row {response.start!r} is not before {response.time!r}", rule="entry_before_exit", variable=response.start or ""
-        )
+            f"in some row {response.start!r} is not before {response.time!r}",
+            rule="entry_before_exit", variable=response.start or "",
+        )  # fmt: skip
     if grid is None:
         times = np.unique(time)
         stop = np.searchsorted(times, time)
@@ -118,8 +119,9 @@ def require_strata(names: tuple[str, ...], dictionary: Dictionary) -> tuple[str,
     for name in names:
         if name != SITE and not dictionary[name].levels:
             raise FormulaInvalid(
-                f"strata({name}) needs a category", help=f"Declare a derived variable that cuts {name!r} into classes.", variable=name
-            )
+                f"strata({name}) needs a category", variable=name,
+                help=f"Declare a derived variable that cuts {name!r} into classes.",
+            )  # fmt: skip
     return tuple(n for n in names if n != SITE)
 
 
@@ -130,6 +132,7 @@ def require_weights(name: str, dictionary: Dictionary) -> Variable:
     variable = dictionary[name]
     if variable.minimum is None or variable.maximum is None or not 0 < variable.minimum <= variable.maximum:
         raise StudyInvalid(
-            f"weights {name!r} need a range above 0", help="Write a `minimum` above 0 and a `maximum` in the dictionary.", variable=name
-        )
+            f"weights {name!r} need a range above 0", variable=name,
+            help="Write a `minimum` above 0 and a `maximum` in the dictionary.",
+        )  # fmt: skip
     return variable

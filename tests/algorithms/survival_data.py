@@ -33,8 +33,7 @@ def sites_of(
     columns: dict[str, Any] = {}
     for v in variables:
         if v.type == "category":
-            text = frame[v.name].map(lambda x: np.nan if x is None or x != x else v.levels.index(str(x)))
-            columns[v.name] = text.to_numpy(dtype=float)
+            columns[v.name] = frame[v.name].map({code: i for i, code in enumerate(v.levels)}).to_numpy(dtype=float)
         else:
             columns[v.name] = frame[v.name].to_numpy(dtype=float)
     who = np.arange(len(frame)) if person is None else person
@@ -64,7 +63,8 @@ def lung() -> tuple[pd.DataFrame, list[Variable], np.ndarray]:
     frame["sex"] = frame["sex"].map({1: "male", 2: "female"})
     site = np.searchsorted([3, 7, 12, 16], frame["inst"].to_numpy(), side="left")
     variables = [
-        number("time", 0, 1100, "day", whole=True), flag("status"), number("age", 18, 100, "year"), category("sex", "male", "female"),
-        number("ecog", 0, 4), number("karno", 0, 100), number("meal", 0, 4000), number("loss", -50, 100), number("inst", 1, 40, whole=True),
+        number("time", 0, 1100, "day", whole=True), flag("status"), number("age", 18, 100, "year"),
+        category("sex", "male", "female"), number("ecog", 0, 4), number("karno", 0, 100), number("meal", 0, 4000),
+        number("loss", -50, 100), number("inst", 1, 40, whole=True),
     ]  # fmt: skip
     return frame, variables, site.astype(np.int64)
