@@ -255,14 +255,16 @@ def _finish(bench: Bench, collector: Collector) -> None:
     bench.agreed(collector)
     for name in collector.survivors:
         collector.add_unmasked(name, bench.answer(name, collector.unmask_request()))
-    assert integers(collector.total().vector[:3]) == bench.total(collector.survivors)[:3]
+    total = collector.total().vector
+    plain = sum(int(bench.vectors[name][-1]) for name in collector.survivors)
+    assert int(total[-1]) == plain % (1 << 32)
 
 
 def test_peak_memory_does_not_depend_on_the_number_of_sites(tmp_path: Path) -> None:
     length = 1 << 20  # 4 MiB an update
     few, many = _peak(tmp_path / "few", 3, length), _peak(tmp_path / "many", 15, length)
-    assert many < few + 4 * length / 2
-    assert few < 8 * 4 * length
+    assert many < 1.02 * few
+    assert few < 6 * 4 * length
 
 
 # ---- helpers ----------------------------------------------------------------------------------------------------------
