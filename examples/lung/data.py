@@ -46,7 +46,7 @@ def as_held(name: str, frame: pd.DataFrame) -> pd.DataFrame:
             ["patient", "weeks", "dead", "age", "sex", "ecog", "weight_loss"]
         ]
     if name == "inst-10-12":  # 9 where the performance status was not noted
-        return frame.assign(ecog=frame.ecog.fillna(9).astype(int), lost_g=(frame.weight_loss * 1000).round(3))[
+        return frame.assign(ecog=frame.ecog.fillna(9).astype(int), lost_g=frame.weight_loss * 1000)[
             ["patient", "time", "died", "age", "sex", "ecog", "lost_g"]
         ]
     if name == "inst-13-16":  # another word for everything

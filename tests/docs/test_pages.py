@@ -1,4 +1,4 @@
-"""The documentation as a whole: every page is in the table of contents, every relative link leads somewhere, decisions are numbered."""
+"""The documentation as a whole: every page is in the contents, every relative link leads somewhere, decisions are numbered."""
 
 from __future__ import annotations
 
