@@ -53,6 +53,16 @@ Heard = Callable[[str, str, str], None]
 """Told of each refusal: site, code, rule."""
 
 
+FORMS: Mapping[str, Mapping[str, type]] = {
+    "keys": {"seal": bytes, "mask": bytes},
+    "share": {"parcels": dict},
+    "ask": {"vector": bytes, "members": tuple, "view": bytes},
+    "survivors": {"survivors": tuple},
+    "unmask": {"self": dict, "pair": dict, "survivors": tuple},
+}
+"""What the coordinator reads of each reply: one that lacks it is a refusal of that site, not the end of the run."""
+
+
 def exchange(
     engine: Engine, ground: Ground, kind: str, round: int, attempt: int, bodies: Mapping[str, Any], refused: Heard
 ) -> dict[str, tuple[Message, bytes]]:
@@ -68,13 +78,15 @@ def exchange(
         except FivefoldError as error:
             refused(name, error.code, error.rule)
             continue
-        place = (ground.run, round, attempt, name)
+        place = (ground.study, ground.run, round, attempt, name)
         if message.kind == "refusal":
             refused(name, str(message.body.get("code", ""))[:60], str(message.body.get("rule", ""))[:60])
-        elif (message.run, message.round, message.attempt, message.sender) == place and message.kind == kind:
-            heard[name] = (message, reply)
-        else:
+        elif (message.study, message.run, message.round, message.attempt, message.sender) != place or message.kind != kind:
             refused(name, "ProtocolViolation", "message_of_another_place")
+        elif any(type(message.body.get(part)) is not form for part, form in FORMS.get(kind, {}).items()):
+            refused(name, "MessageMalformed", "body")
+        else:
+            heard[name] = (message, reply)
     return heard
 
 
@@ -105,7 +117,7 @@ def secure_sum(
 
     bodies = {}
     for name in shared:
-        parcels = {s: m.body["parcels"][name] for s, (m, _) in shared.items() if s != name}
+        parcels = {s: m.body["parcels"][name] for s, (m, _) in shared.items() if s != name and name in m.body["parcels"]}
         bodies[name] = {**ask[name], "parcels": parcels}
     masked = trip("ask", bodies)
     views = {(m.body["members"], m.body["view"]) for m, _ in masked.values()}

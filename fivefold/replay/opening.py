@@ -7,7 +7,6 @@ coordinator cannot pass off another total as the sum.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from fivefold.errors import ProtocolViolation
 from fivefold.privacy.secagg.keys import agree_all
@@ -46,16 +45,18 @@ def opened(
 ) -> None:
     """Take all masks out of `total`, in place.
 
-    `roster` orders the study's sites (Shamir's points are 1, 2, …); `members` masked towards each other; `survivors` are those in
-    the total; `shares` are the unmask replies of at least `threshold` of them. Raises `ProtocolViolation` with too few shares.
+    `roster` orders the study's sites (Shamir's points are 1, 2, …); `members` masked towards each other; `survivors` are those
+    in the total; `shares` are the unmask replies of at least `threshold` of them. Raises `ProtocolViolation` with too few shares.
     """
     point = {name: i + 1 for i, name in enumerate(roster)}
-    givers = sorted(shares, key=roster.index)[:]
+    givers = sorted(shares, key=roster.index)
     if len(givers) < threshold:
         raise ProtocolViolation("too few shares to open the sum", rule="threshold")
     lost = [name for name in members if name not in survivors]
 
     def gathered(part: str, owners: Sequence[str]) -> list[bytes]:
+        if any(type(shares[g].body.get(part, {}).get(owner)) is not bytes for g in givers for owner in owners):
+            raise ProtocolViolation("a site kept back a share of a site in the sum", rule="shares")
         sharings = [{point[g]: bytes(shares[g].body[part][owner]) for g in givers} for owner in owners]
         return combine_many(sharings, threshold) if sharings else []
 
