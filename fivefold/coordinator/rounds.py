@@ -43,7 +43,7 @@ def drive(
     log: AuditLog,
     tell: Callable[[Progress], None],
 ) -> tuple[Cursor, list[dict[str, Any]]]:
-    """Run every analysis to its end; resumes from the journal in `folder`. Returns the finished cursor and a record of each round.
+    """Run every analysis to its end; resumes from the journal in `folder`. Returns the finished cursor and a record a round.
 
     Raises `TooManyDropouts` (the run can be resumed), `SiteRefused`, `JournalProblem`, `StorageFull`.
     """

@@ -1,7 +1,7 @@
 """An append-only file of values that survives `kill -9`: each record is durable before the next step is taken.
 
-A record is its length (8 bytes), the SHA-256 of its bytes, and its bytes (`protocol/encoding.py`). A torn last record, as a crash
-leaves it, is cut off when the journal is opened again; damage anywhere else is an error, never a silent loss.
+A record is its length (8 bytes), the SHA-256 of its bytes, and its bytes (`protocol/encoding.py`). A torn last record, as a
+crash leaves it, is cut off when the journal is opened again; damage anywhere else is an error, never a silent loss.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def described(question: Sum | Gather | Relay | tuple[Sum, ...]) -> Any:
 
 
 def same(derived: Any, sent: Any) -> bool:
-    """True where the two values agree: exactly but for floats, which may differ by 1e-9 of the larger (of an array's largest)."""
+    """True where the two values agree: exactly, but floats may differ by 1e-9 of the larger (of an array's largest)."""
     if isinstance(derived, np.ndarray) or isinstance(sent, np.ndarray):
         return _same_array(derived, sent)
     if isinstance(derived, Mapping):

@@ -68,8 +68,8 @@ def terminal_table(table: ResultTable, max_rows: int = MAX_ROWS) -> Table:
         # a number that is cut short would be another number: its column never gets narrower than it
         width = max(map(len, [*cells, *words.split()])) if is_number else None
         out.add_column(_header(words, table.units.get(name)), justify="right" if is_number else "left", min_width=width)
-    for cells in zip(*columns, strict=True):
-        out.add_row(*(_literal(cell) for cell in cells))
+    for row in zip(*columns, strict=True):
+        out.add_row(*(_literal(cell) for cell in row))
     return out
 
 

@@ -73,7 +73,7 @@ class Node:
         self._sessions: dict[str, Session] = {}
 
     def answer(self, request: bytes) -> bytes:
-        """A signed reply to any bytes at all: an answer, or a refusal that says its code, rule and variable and nothing else."""
+        """A signed reply to any bytes at all: an answer, or a refusal: its code, rule and variable and nothing else."""
         asked = Message("unknown", "", "", 0, 0, "")
         try:
             asked, _, _ = content_of(request)
