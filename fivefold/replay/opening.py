@@ -46,7 +46,7 @@ def opened(
     """Take all masks out of `total`, in place.
 
     `roster` orders the study's sites (Shamir's points are 1, 2, …); `members` masked towards each other; `survivors` are those
-    in the total; `shares` are the unmask replies of at least `threshold` of them. Raises `ProtocolViolation` with too few shares.
+    in the total; `shares` are the unmask replies of at least `threshold` of them. Raises `ProtocolViolation` for too few.
     """
     point = {name: i + 1 for i, name in enumerate(roster)}
     givers = sorted(shares, key=roster.index)
