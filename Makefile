@@ -2,6 +2,7 @@
 PYTHON ?= python3
 PYTEST ?= -q -n auto --dist loadfile
 BIN := .venv/bin
+PIP := --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 RUN := runs/lung
 
 .PHONY: help demo test check docs bench clean
@@ -43,15 +44,17 @@ clean:
 .venv/made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Fivefold needs Python 3.11 or newer; name one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
-	$(PYTHON) -m venv .venv
+	@$(PYTHON) -m venv .venv
 	@touch $@
 
 .venv/made-for-demo: .venv/made pyproject.toml constraints.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[examples]'
+	@echo "Installing Fivefold and lifelines into .venv"
+	@$(BIN)/pip install $(PIP) --editable '.[demo]'
 	@touch $@
 
 .venv/made-for-test: .venv/made pyproject.toml constraints.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,flower,docs]'
+	@echo "Installing Fivefold and what its tests need into .venv"
+	@$(BIN)/pip install $(PIP) --editable '.[test,flower,docs]'
 	@touch $@ .venv/made-for-demo
 
 .venv-crate/requirements.txt: tools/crate-requirements.txt
