@@ -52,10 +52,13 @@ def run(
     study = found.study
     started = _now()
     with _taken(folder, resume):
-        if not resume:
+        if not (folder / "run.id").exists():  # a new run, or one that died before it was begun: its name is written last
             write_file(folder / STUDY_FILE, found.to_bytes())
-            write_file(folder / "run.id", secrets.token_hex(8).encode())
+            (folder / "coordinator.key").unlink(missing_ok=True)
             write_key(folder / "coordinator.key", new_key())
+            write_file(folder / "run.id", secrets.token_hex(8).encode())
+        elif (folder / STUDY_FILE).read_bytes() != found.to_bytes():
+            raise RunFolderTaken(f"{folder} holds the run of another study")
         identity = (folder / "run.id").read_text("ascii").strip()
         ground = Ground(
             study=found.digest,
@@ -154,7 +157,7 @@ def _crate(
 @contextmanager
 def _taken(folder: Path, resume: bool) -> Iterator[None]:
     """One run at a time in a folder; a new run needs an empty one."""
-    if resume and not (folder / "run.id").exists():
+    if resume and not (folder / ".lock").exists():
         raise RunFolderTaken(f"there is no run to resume in {folder}", help="Name the folder of the run that was interrupted.")
     if not resume and folder.exists() and any(folder.iterdir()):
         raise RunFolderTaken(f"{folder} already holds a run or other files")

@@ -1,0 +1,65 @@
+"""A prepared breast consortium and its pooled rows, for the journeys."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from fivefold.engines.local import LocalEngine, local_engine
+from fivefold.protocol.envelope import content_of
+from fivefold.site.folder import opened
+from fivefold.site.preparation import open_prepared
+from fivefold.study.digest import SignedStudy, load_signed
+
+ROOT = Path(__file__).parents[2]
+SITES = ("alder", "birch", "cedar", "elm", "fir")
+TRIPS = ("keys", "share", "ask", "survivors", "unmask")
+
+
+def signed(out: Path) -> SignedStudy:
+    return load_signed(out / "study.signed.json")
+
+
+def pooled(out: Path) -> pd.DataFrame:
+    """The harmonised rows of all sites, as their snapshots hold them, with a column `site`."""
+    it = signed(out)
+    frames = []
+    for site in it.study.sites:
+        table = open_prepared(opened(out / "sites" / site.name), it.study, it.digest).table
+        frames.append(pd.DataFrame(dict(table.columns)).assign(site=site.name))
+    return pd.concat(frames, ignore_index=True)
+
+
+class Losing:
+    """An engine that loses some sites' replies: `lost(kind, round)` names them."""
+
+    def __init__(self, engine: LocalEngine, sites: Iterable[str], kinds: Iterable[str], rounds: Iterable[int]) -> None:
+        self.engine, self.sites, self.kinds, self.rounds = engine, frozenset(sites), frozenset(kinds), frozenset(rounds)
+
+    def exchange(self, requests: Mapping[str, bytes]) -> dict[str, bytes]:
+        replies = self.engine.exchange(requests)
+        kept = {}
+        for name, reply in replies.items():
+            asked, _, _ = content_of(requests[name])
+            if not (name in self.sites and asked.kind in self.kinds and asked.round in self.rounds):
+                kept[name] = reply
+        return kept
+
+
+def engine(out: Path) -> LocalEngine:
+    return local_engine(out / "sites", SITES)
+
+
+def command(*words: object) -> list[str]:
+    return [sys.executable, "-m", "fivefold.cli.main", *map(str, words)]
+
+
+def fivefold(*words: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*words), capture_output=True, text=True, timeout=120, check=False, cwd=ROOT, env=os.environ | {"COLUMNS": "200"}
+    )
