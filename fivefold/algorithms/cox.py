@@ -30,7 +30,7 @@ def cox(spec: CoxSpec) -> Rounds:
     tally = yield from counted(spec, watch, None)
     gamma, evaluations = np.zeros(spec.design.width), 0
     before: Evaluated | None = None
-    spread: Floats | None = None
+    covariance: Floats | None = None
     null: tuple[tuple[str, ...], float] = ((), float("nan"))
     while watch.rounds < spec.most_rounds and evaluations < spec.max_iterations:
         if tally.stopped:
@@ -43,10 +43,10 @@ def cox(spec: CoxSpec) -> Rounds:
         now, sums, weight = evaluated(spec, tally, total, gamma)
         if weight <= 0:
             raise CategoryAbsent("no event happens on the time grid", variable=spec.response.status)
-        if spread is None:
-            spread = np.sqrt(np.abs(np.diag(now.likelihood.information)) / weight)
+        if covariance is None:
+            covariance = now.likelihood.information / weight
             null = (tally.facts.sites, now.likelihood.value)
-        going = move(now, before, spread, spec.design.names)
+        going = move(now, before, covariance, spec.design.names)
         if not going.done:
             if total.stop_requested:
                 return unfinished(tally, watch)

@@ -14,8 +14,12 @@ from fivefold.errors import Collinear, Separation
 TOLERANCE = 1e-9
 """A step below this share of each standard error ends the fit; the step itself is still taken."""
 
-STEEPEST = 30.0
-"""Σ|γ| on columns scaled to ±1: exp(30) is the widest hazard ratio over the dictionary's ranges that sums are scaled for."""
+STEEPEST = 6.0
+"""The largest standard deviation of the linear predictor over the risk sets: exp(6) for one of them is no hazard ratio."""
+
+FLAT, WALK, VANISHED = 1e-4, 0.05, 1e-3
+"""Where a step promises a gain below FLAT and still moves a coefficient by WALK standard deviations of the linear predictor, or
+an information has fallen below VANISHED of what it was at the start, the likelihood has no maximum."""
 
 
 @dataclass(frozen=True)
@@ -49,33 +53,36 @@ def variance_of(information: Floats, names: Sequence[str]) -> Floats:
     raise Collinear(f"{name!r} is determined by {others} among the persons at risk when events happen", variable=name)
 
 
-def move(now: Evaluated, before: Evaluated | None, spread: Floats, names: Sequence[str]) -> Move:
-    """The next point. `spread` (p,) is the standard deviation of each column. Raises `Collinear` or `Separation`.
+def move(now: Evaluated, before: Evaluated | None, covariance: Floats, names: Sequence[str]) -> Move:
+    """The next point. `covariance` (p, p) is that of the columns over the risk sets at the start. Raises `Collinear` or
+    `Separation`.
 
     Where the likelihood fell since `before`, the step is halved. A likelihood that has all but stopped rising while a
     coefficient still walks is monotone (Therneau and Grambsch 2000, section 3.5): the coefficient has no finite estimate.
     """
     if before is not None and _fell(now.likelihood.value, before.likelihood.value):
         return Move((now.gamma + before.gamma) / 2, False, np.zeros((0, 0)))
+    spread = np.sqrt(np.abs(np.diag(covariance)))
     try:
         variance = variance_of(now.likelihood.information, names)
     except Collinear:
-        if before is None:  # an information that was regular at the start vanished on the way: a coefficient runs away
+        if before is None:
             raise
-        raise _separated(now.gamma * spread, names) from None
+        raise _separated(now.gamma * spread, names) from None  # it was regular at the start: a coefficient runs away
     step = variance @ now.likelihood.score
-    if not np.all(np.isfinite(step)):
-        raise _separated(now.gamma * spread, names)
-    decrement = float(now.likelihood.score @ step)
-    if before is not None and decrement < 1e-4 and float(np.max(np.abs(step) * spread)) > 0.05:
-        raise _separated(step * spread, names)
+    if before is not None and float(now.likelihood.score @ step) < FLAT:
+        if float(np.max(np.abs(step) * spread)) > WALK:
+            raise _separated(step * spread, names)
+        left = np.diag(now.likelihood.information) / np.diag(covariance)
+        if float(left.min()) < VANISHED * float(left.max()):
+            raise _separated(1.0 / left, names)
     done = bool(np.all(np.abs(step) <= TOLERANCE * np.sqrt(np.diag(variance))))
     target = now.gamma + step
-    steepness = float(np.abs(target).sum())
-    if steepness > STEEPEST:
-        if float(np.abs(now.gamma).sum()) > 0.9 * STEEPEST:
+    deviation, so_far = (float(np.sqrt(abs(float(at @ covariance @ at)))) for at in (target, now.gamma))
+    if deviation > STEEPEST:
+        if so_far > 0.9 * STEEPEST:
             raise _separated(target * spread, names)
-        target = target * (STEEPEST / steepness)
+        target = target * (STEEPEST / deviation)
     return Move(target, done, variance)
 
 

@@ -100,7 +100,7 @@ def parse(analysis: Analysis, setting: Setting) -> CoxSpec:
     options, dictionary = Options(analysis, OPTIONS), setting.dictionary
     formula = parse_formula(analysis.formula)
     if formula.by_site:
-        raise FormulaInvalid("a Cox model has no coefficient for `site`", help="Write strata(site): each site its own hazard.")
+        raise FormulaInvalid("a Cox model has no coefficient for `site`", help="Write strata(site): a hazard for each site.")
     made = design(formula, dictionary, absorbed=True)
     if made.width == 0:
         raise FormulaInvalid(f"the formula {formula.text!r} has no covariate", help="Use the method kaplan_meier for `~ 1`.")

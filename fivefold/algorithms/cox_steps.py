@@ -25,11 +25,15 @@ from fivefold.algorithms.survival_rows import (
     spells,
     strata_index,
 )
+from fivefold.errors import OutOfBounds
 from fivefold.protocol.questions import PERSONS, WEIGHTS, Aggregate, Array, Field, FieldKind, Permission, Sum, site_step
 from fivefold.study.formula import Survival
 from fivefold.study.table import Table
 
 SLACK = 1.0 + 1e-6
+
+STEEPEST = 25.0
+"""The largest |z'γ| of a row. Ranges are often far wider than values, so that Σ|γ| may be larger; no sensible row is."""
 
 
 def rows_of(table: Table, model: Mapping[str, Any], *, bare: bool = False) -> Rows:
@@ -86,10 +90,11 @@ def risk_sums(
 ) -> Mapping[str, Array]:
     """S0, S1, S2 of every event cell, the same over the events of tied cells, and Σ w z over all events."""
     rows, cells = rows_of(table, model), Cells(stratum, time)
+    judged = _judged(rows, gamma)
     sums = cox_sums.risk_sums(rows, cells, gamma, tied)
     answer = {"persons": np.asarray(np.unique(rows.person).size), "event_sum": rows.weight[rows.event] @ rows.z[rows.event]}
     answer |= {"s0": sums.s0, "s1": sums.s1, "s2": sums.s2}
-    answer |= _judged(rows, gamma)
+    answer |= judged
     if np.any(tied):
         answer |= {"d0": sums.d0[tied], "d1": sums.d1[tied], "d2": sums.d2[tied]}
     return answer
@@ -185,6 +190,7 @@ def ask_score_histogram(model: Mapping[str, Any], cells: Cells, gamma: Floats, e
 def site_likelihood(table: Table, *, model: Mapping[str, Any], ties: cox_sums.Ties, gamma: Array) -> Mapping[str, Array]:
     """The site's own log partial likelihood, score and information."""
     rows = rows_of(table, model)
+    judged = _judged(rows, gamma)
     own = _own(rows, gamma, ties)
     return {
         "persons": np.asarray(np.unique(rows.person).size),
@@ -193,7 +199,7 @@ def site_likelihood(table: Table, *, model: Mapping[str, Any], ties: cox_sums.Ti
         "value": np.asarray(own.likelihood.value),
         "score": own.likelihood.score,
         "information": packed(own.likelihood.information),
-        **_judged(rows, gamma),
+        **judged,
     }
 
 
@@ -295,8 +301,18 @@ def _own(rows: Rows, gamma: Array, ties: cox_sums.Ties) -> _Own:
 
 
 def _judged(rows: Rows, gamma: Array) -> dict[str, Array]:
-    """For the site's gate, which takes it out: how much each row weighs in the risk sets, and whose row it is."""
-    return {WEIGHTS: rows.weight * np.exp(rows.z @ gamma), PERSONS: rows.person}
+    """For the site's gate, which takes it out: how much each row weighs in the risk sets, and whose row it is.
+
+    Raises `OutOfBounds` where a row's linear predictor is beyond what the sums are scaled for.
+    """
+    predictor = rows.z @ gamma
+    if np.any(np.abs(predictor) > STEEPEST):
+        raise OutOfBounds(
+            "a person's hazard ratio is too large for the sums",
+            rule="linear_predictor",
+            help="Look for outliers, narrow the ranges in the dictionary, or take a variable out of the model.",
+        )
+    return {WEIGHTS: rows.weight * np.exp(predictor), PERSONS: rows.person}
 
 
 def _squares(residuals: Floats, rows: Rows) -> Floats:
@@ -309,5 +325,5 @@ def needs(model: Mapping[str, Any]) -> tuple[Permission, ...]:
 
 
 def steepest(gamma: Floats) -> float:
-    """exp(Σ|γ|) rounded up to quarter exponents, so that solvers that differ in the last bits agree on the scale."""
-    return exp(ceil(4 * float(np.abs(gamma).sum()) + 1e-6) / 4)
+    """exp(Σ|γ|), at most exp(STEEPEST), rounded up to quarter exponents: solvers that differ in the last bits agree on it."""
+    return exp(min(ceil(4 * float(np.abs(gamma).sum()) + 1e-6) / 4, STEEPEST))

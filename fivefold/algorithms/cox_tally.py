@@ -16,6 +16,7 @@ from fivefold.algorithms.cox_spec import CoxSpec
 from fivefold.algorithms.cox_sums import Cells, Floats, Ints, RiskSums
 from fivefold.algorithms.design import scaling
 from fivefold.algorithms.survival_grid import persons_at_risk, require_unscreened
+from fivefold.algorithms.survival_rows import require_events
 from fivefold.protocol.questions import Aggregate
 
 
@@ -61,7 +62,7 @@ def counted(spec: CoxSpec, watch: Watch, before: Tally | None) -> Generator[Any,
         total, grid_total = yield asked, counts
     watch.saw(total, *([] if grid_total is None else [grid_total]))
     facts = cohort.facts(total, asked, setting)
-    cohort.require_outcome(facts, spec.response.status, setting)
+    require_events(facts, spec.response.status, setting)
     cohort.require_categories(facts, design, setting)
     model = before.model if before else spec.model(scaling(design, setting.dictionary, mean=facts.mean))
     if grid_total is None:

@@ -1,6 +1,6 @@
 """Kaplan–Meier curves and the log-rank test over sites: one round of events and censored persons on the study's time grid.
 
-Kaplan and Meier, JASA 53:457 (1958); Greenwood's variance; log-rank as in Klein and Moeschberger, Survival Analysis (2003), 7.3.
+Kaplan and Meier, JASA 53:457 (1958); Greenwood's variance; log-rank as in Klein and Moeschberger, Survival Analysis (2003).
 On a grid of single times each site has to permit totals at events. On a coarser one all cells are screened, and a curve ends
 before the first interval that is not known. With strata(site) the log-rank test compares persons within sites, and only
 observed, expected and covariance of all sites together leave.
@@ -21,7 +21,7 @@ from fivefold.algorithms.log_rank import log_rank_sums
 from fivefold.algorithms.method import Method
 from fivefold.algorithms.numerics import packed
 from fivefold.algorithms.survival_grid import Floats, Ints, persons_at_risk, require_unscreened
-from fivefold.algorithms.survival_rows import Spells, require_one_row_each, spells, strata_index
+from fivefold.algorithms.survival_rows import Spells, require_events, require_one_row_each, spells, strata_index
 from fivefold.errors import TooFewPersons
 from fivefold.protocol.questions import Aggregate, Array, Field, FieldKind, Permission, Rounds, Sum, site_step
 from fivefold.study.formula import Survival
@@ -81,7 +81,7 @@ def kaplan_meier(spec: KaplanMeierSpec) -> Rounds:
     answers = yield asked
     watch.saw(*answers)
     facts = cohort.facts(answers[0], first, spec.setting)
-    cohort.require_outcome(facts, spec.response.status, spec.setting)
+    require_events(facts, spec.response.status, spec.setting)
     sizes = facts.counts[spec.groups].reshape(-1) if spec.groups else np.array([float(facts.persons)])
     if np.isnan(sizes).any():
         named = ", ".join(spec.groups)

@@ -154,7 +154,7 @@ def _cuts(spec: KaplanMeierSpec, shown: list[Shown]) -> list[str]:
 
 def _test(spec: KaplanMeierSpec, counts: Counts, site_sums: Aggregate | None) -> tuple[ResultTable, ResultTable, str]:
     strata, note = ("site", *spec.strata) if spec.local else spec.strata, ""
-    k = len(counts.events)
+    k: int = counts.events.shape[0]
     if site_sums is not None:
         observed, expected = (np.asarray(site_sums[n], dtype=np.float64) for n in ("observed", "expected"))
         covariance = unpacked(site_sums["covariance"], k)
@@ -162,9 +162,9 @@ def _test(spec: KaplanMeierSpec, counts: Counts, site_sums: Aggregate | None) ->
             note = f"the log-rank test is not shown: a group has fewer than {spec.setting.minimum_persons} events"
     else:
         events, at_risk = counts.strata_events, counts.strata_at_risk
-        holes = np.isnan(events + at_risk).reshape(-1, events.shape[-1]).any(axis=0)
-        until = int(np.argmax(holes)) if holes.any() else len(holes)
-        if until < len(holes):
+        holes = np.asarray(np.isnan(events + at_risk).reshape(-1, events.shape[-1]).any(axis=0))
+        until = int(np.argmax(holes)) if holes.any() else holes.size
+        if until < holes.size:
             note = "the log-rank test is not shown: too few persons leave in its first interval"
             if until > 0:
                 note = f"the log-rank test counts events up to {spec.grid.edges[until - 1]:g} {spec.grid.unit}".rstrip()

@@ -14,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fivefold.algorithms import cohort
+from fivefold.algorithms.cohort import Facts
 from fivefold.algorithms.design import Design, Scaling, column_bounds, design, matrix
+from fivefold.algorithms.method import Setting
 from fivefold.algorithms.survival_grid import Floats, Ints, grid_of
 from fivefold.errors import FormulaInvalid, OutOfBounds, StudyInvalid
 from fivefold.study.dictionary import Dictionary, Variable
@@ -84,18 +86,28 @@ def require_one_row_each(cases: Table, person: str = "the person identifier") ->
 def columns(cases: Table, model: Mapping[str, Any]) -> Floats:
     """The model's columns scaled to at most 1 by public constants, shape (rows, p). Raises `OutOfBounds` naming a variable."""
     made = model_design(model, cases.dictionary)
+    for name in made.numbers:
+        low, high = cases.variable(name).minimum, cases.variable(name).maximum
+        if low is None or high is None or np.any((cases[name] < low) | (cases[name] > high)):
+            raise OutOfBounds(f"a value of {name!r} lies outside its range", rule="range", variable=name)
     scaling = Scaling(np.asarray(model["centre"]), np.asarray(model["scale"]))
-    bounds = column_bounds(made, cases.dictionary, scaling)
-    z = matrix(made, cases, scaling) / bounds
-    if z.size and (worst := np.abs(z).max(axis=0)).max() > 1 + 1e-9:
-        column = made.columns[int(np.argmax(worst))]
-        raise OutOfBounds(f"a value of {column.name!r} lies outside its range", rule="range", variable=column.variables[0])
+    z = matrix(made, cases, scaling) / column_bounds(made, cases.dictionary, scaling)
     return np.asarray(z, dtype=np.float64)
 
 
 def model_design(model: Mapping[str, Any], dictionary: Dictionary) -> Design:
     """The design of a model: a constant is absorbed by the baseline hazard."""
     return design(model["formula"], dictionary, absorbed=True)
+
+
+# ---- when the cohort is known ----------------------------------------------------------------------------------------
+def require_events(found: Facts, status: str, setting: Setting) -> None:
+    """Events happen, and neither few persons have one nor few have none; that all have one is no fault of survival data.
+
+    Raises `TooFewPersons` or `CategoryAbsent`.
+    """
+    if found.outcome is None or found.outcome[1] == 0:
+        cohort.require_outcome(found, status, setting)
 
 
 # ---- when a study is read -------------------------------------------------------------------------------------------

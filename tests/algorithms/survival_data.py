@@ -59,12 +59,56 @@ def lung() -> tuple[pd.DataFrame, list[Variable], np.ndarray]:
     from lifelines.datasets import load_lung
 
     frame = load_lung().dropna(subset=["inst"]).reset_index(drop=True)
-    frame = frame.rename(columns={"ph.ecog": "ecog", "ph.karno": "karno", "meal.cal": "meal", "wt.loss": "loss"})
+    frame = frame.rename(
+        columns={"ph.ecog": "ecog", "ph.karno": "karno", "pat.karno": "patkarno", "meal.cal": "meal", "wt.loss": "loss"}
+    )
     frame["sex"] = frame["sex"].map({1: "male", 2: "female"})
     site = np.searchsorted([3, 7, 12, 16], frame["inst"].to_numpy(), side="left")
     variables = [
         number("time", 0, 1100, "day", whole=True), flag("status"), number("age", 18, 100, "year"),
         category("sex", "male", "female"), number("ecog", 0, 4), number("karno", 0, 100), number("meal", 0, 4000),
-        number("loss", -50, 100), number("inst", 1, 40, whole=True),
+        number("loss", -50, 100), number("patkarno", 0, 100), number("inst", 1, 40, whole=True),
     ]  # fmt: skip
     return frame, variables, site.astype(np.int64)
+
+
+def gbsg2() -> tuple[pd.DataFrame, list[Variable], np.ndarray]:
+    """German breast cancer study group: 686 patients, split over four sites by age (no site is recorded)."""
+    from lifelines.datasets import load_gbsg2
+
+    frame = load_gbsg2().rename(columns={"horTh": "hormone", "tgrade": "grade", "pnodes": "nodes", "cens": "status"})
+    site = np.digitize(frame["age"], [46, 54, 61])
+    variables = [
+        number("time", 1, 3000, "day", whole=True), flag("status"), number("age", 18, 100, "year"),
+        category("hormone", "no", "yes"), category("grade", "I", "II", "III"), number("nodes", 0, 100),
+        number("progrec", 0, 5000), category("menostat", "Pre", "Post"), number("tsize", 0, 200, "mm"),
+    ]  # fmt: skip
+    return frame, variables, site.astype(np.int64)
+
+
+def regimes() -> tuple[pd.DataFrame, list[Variable], np.ndarray]:
+    """How long governments last (Cheibub et al.): 1808 spells, sites are the continents, years with many ties."""
+    from lifelines.datasets import load_dd
+
+    frame = load_dd().rename(columns={"un_continent_name": "continent"})
+    frame["democratic"] = (frame["democracy"] == "Democracy").astype(float)
+    frame["regime"] = frame["regime"].str.split().str[0]
+    site = pd.factorize(frame["continent"], sort=True)[0]
+    variables = [
+        number("duration", 0, 50, "year", whole=True), flag("observed"), flag("democratic"),
+        category("regime", "Civilian", "Military", "Mixed", "Monarchy", "Parliamentary", "Presidential"),
+        number("start_year", 1940, 2010),
+    ]  # fmt: skip
+    return frame, variables, site.astype(np.int64)
+
+
+def transplants() -> tuple[pd.DataFrame, list[Variable], np.ndarray]:
+    """Stanford heart transplants: 103 patients in 172 spells (start, stop]; a patient's spells lie at one of three sites."""
+    from lifelines.datasets import load_stanford_heart_transplants
+
+    frame = load_stanford_heart_transplants()
+    variables = [
+        number("start", 0, 2000, "day"), number("stop", 0, 2000, "day"), flag("event"), number("age", -60, 60),
+        number("year", -5, 10), flag("surgery"), flag("transplant"),
+    ]  # fmt: skip
+    return frame, variables, (frame["id"] % 3).to_numpy().astype(np.int64)

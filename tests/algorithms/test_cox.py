@@ -1,0 +1,540 @@
+"""Federated Cox models against pooled ones: lifelines (Efron, weights, strata, entry, robust errors), statsmodels (Breslow)."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from lifelines import CoxPHFitter, CoxTimeVaryingFitter
+from lifelines.exceptions import StatisticalWarning
+from lifelines.statistics import proportional_hazard_test
+from statsmodels.duration.hazard_regression import PHReg
+
+from fivefold.algorithms.cox import METHOD
+from fivefold.errors import (
+    CategoryAbsent,
+    Collinear,
+    FivefoldError,
+    FormulaInvalid,
+    NotConverged,
+    OutOfBounds,
+    Separation,
+    StudyInvalid,
+    TooFewPersons,
+)
+from fivefold.protocol.questions import Sum
+from fivefold.protocol.results import Result
+from fivefold.study.definition import Analysis
+from tests.algorithms import plain
+from tests.algorithms.survival_data import category, gbsg2, lung, number, regimes, sites_of, transplants
+
+DAILY = {"step": 1, "end": 1100}
+TIGHT = {"precision": 1e-20, "r_precision": 0.0}
+
+
+def fit(
+    data: tuple[pd.DataFrame, Sequence[Any], np.ndarray], formula: str, drops: Any = None, ring: bool = True, **options: Any
+) -> Result:
+    setting, tables = sites_of(*data)
+    return plain.run(METHOD, Analysis("model", "cox", formula, options=options), setting, tables, drops, ring=ring)
+
+
+def lifelines(
+    frame: pd.DataFrame, columns: Sequence[str], time: str = "time", event: str = "status", **more: Any
+) -> CoxPHFitter:
+    """A pooled fit: columns `a[b]` are indicators that a is b, `a:b` products."""
+    used = pd.DataFrame({name: values(frame, name) for name in columns})
+    extra = [v for v in (more.get("weights_col"), more.get("cluster_col"), more.get("entry_col")) if v]
+    used[[time, event, *extra, *more.get("strata", [])]] = frame[[time, event, *extra, *more.get("strata", [])]]
+    return CoxPHFitter().fit(used.dropna(), time, event, fit_options=TIGHT, **more)
+
+
+def values(frame: pd.DataFrame, name: str) -> pd.Series:
+    out = pd.Series(1.0, index=frame.index)
+    for part in name.split(":"):
+        variable, _, level = part.rstrip("]").partition("[")
+        known = frame[variable]
+        out = out * ((known == level).astype(float).where(known.notna()) if level else known.astype(float))
+    return out
+
+
+def assert_equals(result: Result, pooled: CoxPHFitter, tolerance: float = 1e-8) -> None:
+    """Coefficients and errors relative to the errors, likelihoods, AIC."""
+    table = result.tables["coefficients"]
+    np.testing.assert_array_equal(table.column("term"), list(pooled.params_.index))
+    errors = pooled.standard_errors_.to_numpy()
+    np.testing.assert_allclose(table.column("coefficient") / errors, pooled.params_.to_numpy() / errors, atol=tolerance, rtol=0)
+    shown = "robust_error" if "robust_error" in table.columns else "standard_error"
+    np.testing.assert_allclose(table.column(shown), errors, rtol=tolerance)
+    np.testing.assert_allclose(table.column("hazard_ratio"), pooled.hazard_ratios_, rtol=tolerance)
+    interval = pooled.confidence_intervals_.to_numpy()
+    np.testing.assert_allclose(np.array([table.column("low"), table.column("high")]).T, interval, atol=tolerance * 10)
+    np.testing.assert_allclose(table.column("p_value"), pooled.summary["p"], rtol=1e-6, atol=1e-300)
+    assert result.facts["log_likelihood"] == pytest.approx(pooled.log_likelihood_, rel=1e-11)
+    assert result.facts["aic"] == pytest.approx(pooled.AIC_partial_, rel=1e-11)
+    ratio = result.tables["tests"].rows[0]
+    expected = pooled.log_likelihood_ratio_test()
+    assert ratio[1] == pytest.approx(expected.test_statistic, rel=1e-7)
+    assert ratio[3] == pytest.approx(expected.p_value, rel=1e-6)
+
+
+def coefficients(result: Result) -> dict[Any, Any]:
+    table = result.tables["coefficients"]
+    return dict(zip(table.column("term"), table.column("coefficient"), strict=True))
+
+
+# ---- equal to the pooled fit ----------------------------------------------------------------------------------------
+def test_lung_on_a_daily_grid_is_the_pooled_fit() -> None:
+    data = lung()
+    result = fit(data, "Surv(time, status) ~ age + sex + ecog + loss", time_grid=DAILY)
+    pooled = lifelines(data[0], ["age", "sex[female]", "ecog", "loss"])
+    assert_equals(result, pooled)
+    assert (result.facts["persons"], result.facts["events"]) == (len(pooled.durations), int(pooled.event_observed.sum()))
+    assert (result.facts["missing_loss"], result.facts["missing_ecog"]) == (14, 1)
+    assert result.facts["iterations"] <= 7
+    assert abs(result.facts["concordance"] - pooled.concordance_index_) <= result.facts["concordance_bound"]
+
+
+def test_complete_cases_over_many_covariates_are_167_as_published() -> None:
+    data = lung()
+    result = fit(data, "Surv(time, status) ~ age + sex + ecog + karno + patkarno + meal + loss", time_grid=DAILY)
+    assert_equals(result, lifelines(data[0], ["age", "sex[female]", "ecog", "karno", "patkarno", "meal", "loss"]))
+    assert result.facts["persons"] == 167
+
+
+def test_interactions() -> None:
+    data = lung()
+    result = fit(data, "Surv(time, status) ~ age * sex + ecog", time_grid=DAILY)
+    assert_equals(result, lifelines(data[0], ["age", "sex[female]", "ecog", "age:sex[female]"]))
+
+
+def test_an_interaction_without_its_main_effects_cannot_be_centred_and_still_agrees() -> None:
+    data = lung()
+    result = fit(data, "Surv(time, status) ~ age:ecog", time_grid=DAILY)
+    assert_equals(result, lifelines(data[0], ["age:ecog"]))
+
+
+def test_many_ties_and_six_categories() -> None:
+    data = regimes()
+    result = fit(data, "Surv(duration, observed) ~ regime + start_year", time_grid={"step": 1, "end": 50, "event_totals": True})
+    names = [f"regime[{r}]" for r in ("Military", "Mixed", "Monarchy", "Parliamentary", "Presidential")]
+    pooled = lifelines(data[0], [*names, "start_year"], "duration", "observed")
+    ours = coefficients(result)
+    for name, value in pooled.params_.items():
+        assert ours[name] == pytest.approx(value, rel=1e-8)
+
+
+@pytest.mark.parametrize("ties", ["efron", "breslow"])
+def test_ties_as_in_statsmodels(ties: str) -> None:
+    data = lung()
+    result = fit(data, "Surv(time, status) ~ age + sex + ecog", time_grid=DAILY, ties=ties)
+    frame = data[0][["time", "status", "age", "sex", "ecog"]].dropna()
+    exog = np.column_stack([frame["age"], frame["sex"] == "female", frame["ecog"]]).astype(float)
+    pooled = PHReg(frame["time"], exog, status=frame["status"], ties=ties).fit(tol=1e-13, maxiter=100)
+    table = result.tables["coefficients"]
+    np.testing.assert_allclose(table.column("coefficient"), pooled.params, rtol=1e-8)
+    np.testing.assert_allclose(table.column("standard_error"), pooled.bse, rtol=1e-8)
+    assert result.facts["log_likelihood"] == pytest.approx(pooled.llf, rel=1e-11)
+
+
+def test_strata_of_a_category() -> None:
+    data = lung()
+    result = fit(data, "Surv(time, status) ~ age + ecog + strata(sex)", time_grid=DAILY)
+    pooled = lifelines(data[0], ["age", "ecog"], strata=["sex"])
+    assert_equals(result, pooled)
+    assert abs(result.facts["concordance"] - pooled.concordance_index_) <= result.facts["concordance_bound"]
+
+
+def test_strata_by_site_share_no_event_time_and_are_the_pooled_stratified_fit() -> None:
+    frame, variables, site = lung()
+    result = fit((frame, variables, site), "Surv(time, status) ~ age + sex + ecog + strata(site)")
+    pooled = lifelines(frame.assign(place=site), ["age", "sex[female]", "ecog"], strata=["place"])
+    assert_equals(result, pooled)
+    assert result.facts["concordance"] == pytest.approx(pooled.concordance_index_, abs=1e-12)
+    assert result.facts["concordance_bound"] == 0.0
+
+
+def test_strata_by_site_and_category() -> None:
+    frame, variables, site = lung()
+    result = fit((frame, variables, site), "Surv(time, status) ~ age + ecog + strata(site, sex)")
+    assert_equals(result, lifelines(frame.assign(place=site), ["age", "ecog"], strata=["place", "sex"]))
+
+
+@pytest.mark.parametrize("strata", ["", " + strata(site)"])
+def test_case_weights(strata: str) -> None:
+    frame, variables, site = lung()
+    frame["weight"] = 0.5 + (np.arange(len(frame)) % 7) / 3
+    data = (frame.assign(place=site), [*variables, number("weight", 0.1, 5)], site)
+    result = fit(data, f"Surv(time, status) ~ age + sex{strata}", weights="weight", time_grid=None if strata else DAILY)
+    with pytest.warns(StatisticalWarning, match="weights are not integers"):
+        pooled = lifelines(data[0], ["age", "sex[female]"], weights_col="weight", **({"strata": ["place"]} if strata else {}))
+    assert_equals(result, pooled)
+
+
+def untied(frame: pd.DataFrame) -> np.ndarray:
+    """Rows without a second row at their time: lifelines' robust errors and ranks are for data without ties."""
+    return ~frame["time"].duplicated(keep=False).to_numpy()
+
+
+@pytest.mark.parametrize("strata", ["", " + strata(site)"])
+def test_robust_errors_clustered_by_person(strata: str) -> None:
+    frame, variables, site = lung()
+    keep = untied(frame)
+    frame, site = frame[keep].reset_index(drop=True).assign(place=site[keep]), site[keep]
+    setting, tables = sites_of(frame, variables, site, person=frame["inst"].to_numpy())
+    analysis = Analysis("m", "cox", f"Surv(time, status) ~ age + sex + ecog{strata}", options={"robust": True})
+    result = plain.run(METHOD, analysis, dataclasses.replace(setting, minimum_persons=1), tables, ring=True)
+    more = {"strata": ["place"]} if strata else {}
+    pooled = lifelines(frame, ["age", "sex[female]", "ecog"], cluster_col="inst", **more)
+    assert_equals(result, pooled)
+    assert result.facts["persons"] == 18
+
+
+def test_robust_errors_of_one_row_each_are_lifelines_robust() -> None:
+    frame, variables, site = lung()
+    keep = untied(frame)
+    data = (frame[keep].reset_index(drop=True), variables, site[keep])
+    result = fit(data, "Surv(time, status) ~ age + ecog", robust=True, time_grid=DAILY)
+    assert_equals(result, lifelines(data[0], ["age", "ecog"], robust=True))
+
+
+def test_left_truncation_and_spells_of_one_person() -> None:
+    frame, variables, site = transplants()
+    setting, tables = sites_of(frame, variables, site, person=frame["id"].to_numpy())
+    formula = "Surv(start, stop, event) ~ age + year + surgery + transplant"
+    grid = {"step": 0.5, "end": 2000}
+    result = plain.run(METHOD, Analysis("m", "cox", formula, options={"time_grid": grid}), setting, tables, ring=True)
+    columns = ["age", "year", "surgery", "transplant"]
+    varying = CoxTimeVaryingFitter().fit(frame, "event", id_col="id", show_progress=False, fit_options={"precision": 1e-14})
+    table = result.tables["coefficients"]
+    assert table.column("term") == ("age", "year", "surgery[yes]", "transplant[yes]")
+    np.testing.assert_allclose(table.column("coefficient"), varying.params_[columns], rtol=1e-8)
+    np.testing.assert_allclose(table.column("standard_error"), varying.standard_errors_[columns], rtol=1e-8)
+    # statsmodels counts who enters at an event's time as at risk then; a little later is the other convention
+    pooled = PHReg(frame["stop"], frame[columns], frame["event"], entry=frame["start"] + 0.01, ties="efron").fit(tol=1e-13)
+    np.testing.assert_allclose(table.column("coefficient"), pooled.params, rtol=1e-7)
+    assert (result.facts["persons"], result.facts["rows"]) == (103, 172)
+    assert "concordance" not in result.facts
+
+
+def test_left_truncation_within_sites() -> None:
+    frame, variables, site = transplants()
+    result = fit((frame, variables, site), "Surv(start, stop, event) ~ age + transplant + strata(site)")
+    with_place = frame.assign(place=site)
+    pooled = lifelines(with_place, ["age", "transplant"], "stop", "event", entry_col="start", strata=["place"])
+    np.testing.assert_allclose(result.tables["coefficients"].column("coefficient"), pooled.params_, rtol=1e-8)
+
+
+def test_a_coarse_grid_is_screened_and_is_the_pooled_fit_on_gridded_times() -> None:
+    frame, variables, site = gbsg2()
+    edges = [0, 365, 550, 730, 1100, 1500, 2000, 3000]
+    result = fit((frame, variables, site), "Surv(time, status) ~ hormone + grade + age + nodes", time_grid=edges)
+    gridded = frame.assign(time=np.array(edges)[np.searchsorted(edges, frame["time"])])
+    pooled = lifelines(gridded, ["hormone[yes]", "grade[II]", "grade[III]", "age", "nodes"])
+    ours = result.tables["coefficients"]
+    for name, value, error in zip(ours.column("term"), ours.column("coefficient"), ours.column("standard_error"), strict=True):
+        assert value == pytest.approx(pooled.params_[name], rel=1e-8)
+        assert error == pytest.approx(pooled.standard_errors_[name], rel=1e-8)
+
+
+def test_times_beyond_a_grid_that_censors_count_as_censored_at_its_end() -> None:
+    data = lung()
+    result = fit(data, "Surv(time, status) ~ age + sex", time_grid={"step": 1, "end": 365, "censor_beyond": True})
+    late = data[0]["time"] > 365
+    cut = data[0].assign(time=data[0]["time"].clip(upper=365), status=data[0]["status"].where(~late, 0))
+    assert_equals(result, lifelines(cut, ["age", "sex[female]"]))
+    assert any("censored" in note for note in result.notes)
+
+
+def test_a_subgroup() -> None:
+    data = lung()
+    setting, tables = sites_of(*data)
+    analysis = Analysis("m", "cox", "Surv(time, status) ~ ecog + sex", subgroup="age >= 60", options={"time_grid": DAILY})
+    result = plain.run(METHOD, analysis, setting, tables)
+    pooled = lifelines(data[0][data[0]["age"] >= 60], ["ecog", "sex[female]"])
+    ours = coefficients(result)
+    assert ours == pytest.approx(dict(pooled.params_), rel=1e-8)
+
+
+# ---- diagnostics ----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("strata", ["", " + strata(sex)"])
+def test_proportional_hazards_as_in_lifelines(strata: str) -> None:
+    frame, variables, _ = lung()
+    keep = untied(frame)
+    frame = frame[keep].dropna(subset=["ecog"]).sort_values("time").reset_index(drop=True)
+    variables[0] = number("time", 1, 1100, "day", whole=True)
+    transforms = ["km", "identity", "log", *([] if strata else ["rank"])]
+    data = (frame, variables, np.arange(len(frame)) % 4)
+    result = fit(data, f"Surv(time, status) ~ age + ecog{strata}", proportional_hazards=transforms, time_grid=DAILY)
+    used = frame[["time", "status", "age", "ecog", *(["sex"] if strata else [])]]
+    pooled = CoxPHFitter().fit(used, "time", "status", fit_options=TIGHT, strata=["sex"] if strata else None)
+    table = result.tables["proportional_hazards"]
+    assert len(table.rows) == 3 * len(transforms)
+    for transform in transforms:
+        expected = proportional_hazard_test(pooled, used, time_transform=transform).summary
+        for term, time, statistic, freedom, p in table.rows:
+            if time == transform and term != "all together":
+                assert freedom == 1
+                assert statistic == pytest.approx(expected.loc[term, "test_statistic"], rel=1e-7)
+                assert p == pytest.approx(expected.loc[term, "p"], rel=1e-7)
+
+
+def test_proportional_hazards_within_sites() -> None:
+    frame, variables, site = lung()
+    used = frame.assign(place=site)[["time", "status", "age", "ecog", "place"]].dropna()
+    pooled = CoxPHFitter().fit(used, "time", "status", fit_options=TIGHT, strata=["place"])
+    expected = proportional_hazard_test(pooled, used, time_transform="identity").summary
+    result = fit((frame, variables, site), "Surv(time, status) ~ age + ecog + strata(site)")
+    for term in ("age", "ecog"):
+        row = next(r for r in result.tables["proportional_hazards"].rows if r[0] == term)
+        assert row[2] == pytest.approx(expected.loc[term, "test_statistic"], rel=1e-7)
+
+
+def test_concordance_lies_within_its_bound_and_more_bins_narrow_it() -> None:
+    data = lung()
+    exact = lifelines(data[0], ["age", "ecog"]).concordance_index_
+    bounds = []
+    for bins in (5, 25, 400):
+        result = fit(data, "Surv(time, status) ~ age + ecog", time_grid=DAILY, concordance_bins=bins, ring=False)
+        assert abs(result.facts["concordance"] - exact) <= result.facts["concordance_bound"] + 1e-12
+        assert f"± {result.facts['concordance_bound']:.4f}" in " ".join(result.notes)
+        bounds.append(result.facts["concordance_bound"])
+    assert bounds[0] > 2 * bounds[1] > 4 * bounds[2]
+
+
+def test_the_baseline_hazard_is_breslow_s_for_the_average_numbers_and_first_codes() -> None:
+    data = lung()
+    result = fit(data, "Surv(time, status) ~ age + sex", time_grid=DAILY, baseline=True)
+    pooled = lifelines(data[0], ["age", "sex[female]"])
+    table = result.tables["baseline"]
+    male = np.exp(
+        pooled.params_["sex[female]"] * (0 - values(data[0], "sex[female]").mean())
+    )  # lifelines takes the average sex
+    expected = pooled.baseline_cumulative_hazard_["baseline cumulative hazard"] * male
+    for _, time, at_risk, _, cumulative, survival in table.rows[1:]:
+        assert cumulative == pytest.approx(expected[time], rel=1e-8)
+        assert survival == pytest.approx(np.exp(-expected[time]), rel=1e-8)
+        assert at_risk >= 5
+    assert max(table.column("time")) < 1022
+    assert any(f.kind == "survival" for f in result.figures)
+
+
+# ---- sites that drop ------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("formula", ["Surv(time, status) ~ age + sex", "Surv(time, status) ~ age + sex + strata(site)"])
+@pytest.mark.parametrize("round_", [1, 2, 3, 4, 6, 7])
+def test_a_site_that_drops_for_good_leaves_the_pooled_fit_of_the_others(formula: str, round_: int) -> None:
+    frame, variables, site = lung()
+    gone = {n: ["site2"] for n in range(round_, 60)}
+    result = fit((frame, variables, site), formula, gone, robust=True)
+    rest = frame.assign(place=site)[site != 2]
+    pooled = lifelines(rest, ["age", "sex[female]"], **({"strata": ["place"]} if "strata" in formula else {}))
+    assert result.sites == ("site0", "site1", "site3", "site4")
+    assert result.dropped == ("site2",)
+    assert result.facts["persons"] == len(rest)
+    assert any("site2" in note for note in result.notes)
+    table = result.tables["coefficients"]
+    np.testing.assert_allclose(table.column("coefficient"), pooled.params_, rtol=1e-8)
+    np.testing.assert_allclose(table.column("standard_error"), pooled.standard_errors_, rtol=1e-8)
+    assert result.facts["log_likelihood"] == pytest.approx(pooled.log_likelihood_, rel=1e-11)
+    assert result.tables["tests"].rows[0][1] == pytest.approx(pooled.log_likelihood_ratio_test().test_statistic, rel=1e-7)
+    assert abs(result.facts["concordance"] - pooled.concordance_index_) <= result.facts["concordance_bound"] + 1e-12
+
+
+def test_a_site_that_misses_one_round_and_comes_back_is_in_the_result() -> None:
+    data = lung()
+    result = fit(data, "Surv(time, status) ~ age + sex", {3: ["site1"]}, time_grid=DAILY)
+    assert_equals(result, lifelines(data[0], ["age", "sex[female]"]))
+    assert len(result.sites) == 5
+    assert result.dropped == ("site1",)
+
+
+def test_a_site_that_comes_and_goes_ends_in_a_sentence() -> None:
+    with pytest.raises(NotConverged):
+        fit(lung(), "Surv(time, status) ~ age + sex", lambda n: ["site1"] if n % 2 else [], time_grid=DAILY)
+
+
+# ---- what has no answer ---------------------------------------------------------------------------------------------
+def test_separation_names_the_variable() -> None:
+    frame, variables, site = lung()
+    frame["marker"] = np.where(frame["status"] == 1, "absent", "present")
+    frame.loc[frame.index % 3 == 0, "marker"] = "absent"
+    data = (frame, [*variables, category("marker", "absent", "present")], site)
+    for strata in ("", " + strata(site)"):
+        with pytest.raises(Separation, match=r"marker\[present\]") as caught:
+            fit(data, f"Surv(time, status) ~ age + marker{strata}", ring=False)
+        assert caught.value.exit_code == 62
+        assert caught.value.variable == "marker[present]"
+
+
+def test_a_number_that_orders_the_events_is_monotone_too() -> None:
+    frame, variables, site = lung()
+    frame["clock"] = -frame["time"]
+    with pytest.raises(Separation, match="clock"):
+        fit((frame, [*variables, number("clock", -1100, 0)], site), "Surv(time, status) ~ clock", ring=False)
+
+
+def test_collinear_columns_are_named() -> None:
+    frame, variables, site = lung()
+    frame["months"] = frame["age"] * 12
+    with pytest.raises(Collinear, match="'months' is determined by 'age'"):
+        fit((frame, [*variables, number("months", 0, 1200)], site), "Surv(time, status) ~ age + sex + months")
+
+
+def test_a_column_that_does_not_vary_is_named() -> None:
+    frame, variables, site = lung()
+    frame["same"] = 3.0
+    with pytest.raises(Collinear, match="'same' does not vary"):
+        fit((frame, [*variables, number("same", 0, 10)], site), "Surv(time, status) ~ age + same")
+
+
+def test_an_absent_category_is_named() -> None:
+    frame, variables, site = lung()
+    variables[3] = category("sex", "male", "female", "other")
+    with pytest.raises(CategoryAbsent, match="sex = other"):
+        fit((frame, variables, site), "Surv(time, status) ~ age + sex")
+
+
+def test_a_small_category_ends_the_model() -> None:
+    frame, variables, site = lung()
+    frame["rare"] = np.where(frame.index < 3, "yes", "no")
+    with pytest.raises(TooFewPersons, match="rare"):
+        fit((frame, [*variables, category("rare", "no", "yes")], site), "Surv(time, status) ~ age + rare")
+
+
+def test_a_screened_interval_with_few_events_is_named() -> None:
+    with pytest.raises(TooFewPersons, match=r"fewer than 5 persons .* in the interval \(.*\]") as caught:
+        fit(lung(), "Surv(time, status) ~ age + sex", time_grid={"step": 30, "end": 1110})
+    assert "event_totals" in caught.value.hint
+
+
+def test_a_screened_grid_refuses_several_rows_a_person() -> None:
+    frame, variables, site = gbsg2()
+    setting, tables = sites_of(frame, variables, site, person=np.arange(len(frame)) // 2)
+    analysis = Analysis("m", "cox", "Surv(time, status) ~ age", options={"time_grid": [0, 1000, 3000]})
+    with pytest.raises(OutOfBounds, match="more than one row"):
+        plain.run(METHOD, analysis, setting, tables)
+
+
+def test_too_few_iterations_end_in_a_sentence() -> None:
+    with pytest.raises(NotConverged, match="2 iterations"):
+        fit(lung(), "Surv(time, status) ~ age + sex", max_iterations=2)
+
+
+def test_no_event_on_the_grid() -> None:
+    with pytest.raises(FivefoldError, match="no event happens"):
+        fit(lung(), "Surv(time, status) ~ age", time_grid={"step": 1, "end": 3, "censor_beyond": True})
+
+
+def test_a_time_or_value_beyond_its_public_range_is_an_error_at_the_site() -> None:
+    frame, variables, site = lung()
+    variables[0] = number("time", 0, 1000, "day")
+    with pytest.raises(OutOfBounds) as caught:
+        fit((frame, variables, site), "Surv(time, status) ~ age")
+    assert caught.value.variable == "time"
+    frame, variables, site = lung()
+    variables[2] = number("age", 18, 70)
+    with pytest.raises(OutOfBounds, match="age"):
+        fit((frame, variables, site), "Surv(time, status) ~ age", ring=False)
+
+
+def test_an_entry_after_the_exit_is_an_error_at_the_site() -> None:
+    frame, variables, site = transplants()
+    frame.loc[5, "start"] = frame.loc[5, "stop"]
+    with pytest.raises(OutOfBounds) as caught:
+        fit((frame, variables, site), "Surv(start, stop, event) ~ age")
+    assert caught.value.public() == {"code": "OutOfBounds", "rule": "entry_before_exit", "variable": "start"}
+
+
+BAD: list[tuple[str, Mapping[str, Any], type[FivefoldError], str]] = [
+    ("time ~ age", {}, FormulaInvalid, "survival time"),
+    ("Surv(time, status) ~ 1", {}, FormulaInvalid, "kaplan_meier"),
+    ("Surv(time, status) ~ site", {}, FormulaInvalid, r"strata\(site\)"),
+    ("Surv(time, status) ~ wrong", {}, FormulaInvalid, "wrong"),
+    ("Surv(time, age) ~ sex", {}, StudyInvalid, "age"),
+    ("Surv(sex, status) ~ age", {}, FivefoldError, "sex"),
+    ("Surv(time, status) ~ age + strata(ecog)", {}, FormulaInvalid, "ecog"),
+    ("Surv(time, status) ~ age", {"ties": "exact"}, StudyInvalid, "ties"),
+    ("Surv(time, status) ~ age", {"time_grid": {"step": 1, "end": 500}}, StudyInvalid, "ends at 500"),
+    ("Surv(time, status) ~ age", {"time_grid": {"step": 0.01}}, StudyInvalid, "intervals"),
+    ("Surv(time, status) ~ age", {"time_grid": {"step": -1}}, StudyInvalid, "step"),
+    ("Surv(time, status) ~ age", {"time_grid": {"stepp": 1}}, StudyInvalid, "stepp"),
+    ("Surv(time, status) ~ age", {"time_grid": [0, 500, 400, 1100]}, StudyInvalid, "increase"),
+    ("Surv(time, status) ~ age", {"time_grid": "daily"}, StudyInvalid, "mapping"),
+    ("Surv(time, status) ~ age", {"time_grid": {"edges": [0, "x"]}}, StudyInvalid, "number"),
+    ("Surv(time, status) ~ age", {"weights": "nothing"}, StudyInvalid, "nothing"),
+    ("Surv(time, status) ~ age", {"weights": "ecog"}, StudyInvalid, "ecog"),
+    ("Surv(time, status) ~ age", {"robust": "yes"}, StudyInvalid, "robust"),
+    ("Surv(time, status) ~ age", {"proportional_hazards": "log"}, StudyInvalid, "above 0"),
+    ("Surv(time, status) ~ age", {"proportional_hazards": ["cube"]}, StudyInvalid, "cube"),
+    ("Surv(time, status) ~ age + strata(site)", {"proportional_hazards": "km"}, StudyInvalid, "km"),
+    ("Surv(time, status) ~ age + strata(site)", {"baseline": True}, StudyInvalid, "baseline"),
+    ("Surv(time, status) ~ age", {"max_iterations": 0}, StudyInvalid, "max_iterations"),
+    ("Surv(time, status) ~ age", {"confidence": 95}, StudyInvalid, "confidence"),
+]
+
+
+@pytest.mark.parametrize(("formula", "options", "error", "words"), BAD)
+def test_what_a_study_cannot_ask_is_said_when_it_is_read(
+    formula: str, options: Mapping[str, Any], error: type[FivefoldError], words: str
+) -> None:
+    setting, _ = sites_of(*lung())
+    with pytest.raises(error) as caught:
+        METHOD.parse(Analysis("m", "cox", formula, options=options), setting)
+    assert re.search(words, f"{caught.value.message} {caught.value.hint}")
+    assert caught.value.hint
+
+
+# ---- what is asked --------------------------------------------------------------------------------------------------
+def asked(formula: str, options: Mapping[str, Any], data: tuple[Any, ...]) -> list[Sum]:
+    setting, tables = sites_of(*data)
+    log = plain.transcript(METHOD, Analysis("m", "cox", formula, options=options), setting, tables)
+    return [s for q in log.questions for s in (q if isinstance(q, tuple) else (q,))]
+
+
+def test_totals_at_single_events_need_permission_and_sums_within_sites_do_not() -> None:
+    daily = asked("Surv(time, status) ~ age", {"time_grid": DAILY}, lung())
+    assert all(s.needs == ("event_totals",) for s in daily if s.step.name.startswith("cox."))
+    by_site = asked("Surv(time, status) ~ age + strata(site)", {"robust": True, "time_grid": DAILY}, lung())
+    assert all(s.needs == () for s in by_site)
+    coarse = asked("Surv(time, status) ~ age", {"time_grid": [0, 730, 1500, 3000]}, gbsg2())
+    assert all(s.needs == () for s in coarse)
+    assert {f.kind for s in coarse for f in s.fields if f.name in ("events", "censored", "score_events")} == {"cell"}
+
+
+def test_after_the_count_only_times_with_events_are_asked() -> None:
+    questions = asked("Surv(time, status) ~ age", {"time_grid": DAILY}, lung())
+    events = lung()[0].query("status == 1")["time"]
+    sums = next(s for s in questions if s.step.name == "cox.risk_sums")
+    np.testing.assert_array_equal(sums.arguments["time"], np.unique(events))
+    shapes = {f.name: f.shape for f in sums.fields}
+    assert shapes["s0"] == (events.nunique(),)
+    assert shapes["d0"] == ((events.value_counts() > 1).sum(),)
+
+
+def test_the_gate_can_judge_how_much_each_person_weighs() -> None:
+    setting, tables = sites_of(*lung())
+    log = plain.transcript(METHOD, Analysis("m", "cox", "Surv(time, status) ~ age + ecog"), setting, tables)
+    question = next(q for q in log.questions if isinstance(q, Sum) and np.any(q.arguments.get("gamma", 0)))
+    answer = question.step(tables[0], **question.arguments)
+    assert answer["@weights"].shape == answer["@persons"].shape
+    assert answer["s0"].max() == pytest.approx(answer["@weights"].sum())
+
+
+def test_a_wide_dictionary_range_costs_no_digits() -> None:
+    frame, variables, site = lung()
+    variables[2] = number("age", 0, 2000)
+    result = fit((frame, variables, site), "Surv(time, status) ~ age + sex", time_grid=DAILY)
+    assert_equals(result, lifelines(frame, ["age", "sex[female]"]))
+
+
+def test_a_status_may_be_a_category_of_two_codes() -> None:
+    frame, variables, site = lung()
+    frame["state"] = frame["status"].map({0: "alive", 1: "dead"})
+    data = (frame, [*variables, category("state", "alive", "dead")], site)
+    result = fit(data, "Surv(time, state) ~ age + sex", time_grid=DAILY)
+    assert_equals(result, lifelines(frame, ["age", "sex[female]"]))
