@@ -1,4 +1,4 @@
-"""Federated survival curves and log-rank tests against lifelines, and statsmodels where lifelines has none, on the same grid."""
+"""Federated survival curves and log-rank tests against lifelines (statsmodels where lifelines has none), on one grid."""
 
 from __future__ import annotations
 
