@@ -15,9 +15,11 @@ THREATS = [row for row in ROWS if row[0] != "threat" and not set(row[0]) <= {"-"
 
 
 def defined_in(file: Path) -> set[str]:
-    """The names of the test functions in a file."""
+    """The names of the tests in a file: functions, and machines of hypothesis (`TestX = X.TestCase`)."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
-    return {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name.startswith("test")}
+    functions = {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)}
+    machines = {t.id for n in tree.body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)}
+    return {name for name in functions | machines if name.lower().startswith("test")}
 
 
 def test_the_table_is_read() -> None:
