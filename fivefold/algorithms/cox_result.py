@@ -116,7 +116,6 @@ def _tests(fit: Fit, beta: Floats, variance: Floats, robust: Floats | None) -> R
 def _facts(spec: CoxSpec, fit: Fit) -> dict[str, Any]:
     facts = fit.tally.facts.as_facts()
     facts |= {
-        "sites": len(fit.tally.facts.sites),
         "ties": spec.ties,
         "strata": ", ".join((*(["site"] if spec.local else []), *spec.strata)) or None,
         "time_grid": spec.grid.words() if spec.grid else "none: each site on its own exact times",
@@ -231,7 +230,7 @@ def _stratum_label(spec: CoxSpec, index: int) -> str:
 
 def _forest(spec: CoxSpec) -> Figure:
     return Figure(
-        "forest", "coefficients", f"Hazard ratios of {spec.name}",
+        "forest", "coefficients", spec.design.formula.text,
         {"label": "term", "estimate": "hazard_ratio", "low": "ratio_low", "high": "ratio_high"},
         x_label=f"Hazard ratio ({100 * spec.level:g} % interval)", log_x=True,
     )  # fmt: skip
@@ -239,7 +238,7 @@ def _forest(spec: CoxSpec) -> Figure:
 
 def _curve(spec: CoxSpec) -> Figure:
     return Figure(
-        "survival", "baseline", f"Baseline survival of {spec.name}",
+        "survival", "baseline", f"Baseline survival: {spec.design.formula.text}",
         {"group": "stratum", "time": "time", "estimate": "survival", "low": "survival", "high": "survival"},
         x_label="Time", y_label="Survival",
     )  # fmt: skip

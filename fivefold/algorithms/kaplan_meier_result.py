@@ -145,10 +145,9 @@ def _cuts(spec: KaplanMeierSpec, shown: list[Shown]) -> list[str]:
     for s in shown:
         if s.cut:
             ends = f"ends at {s.times[-1]:g} {spec.grid.unit}".rstrip() if s.times.size else "is not shown"
-            out.append(
-                f"the curve of {spec.label(s.group)} {ends}: afterwards fewer than {spec.setting.minimum_persons} persons are "
-                "at risk, or fewer have the event or are censored in an interval"
-            )
+            why = "are at risk" if spec.grid.event_level else "are at risk, have the event or are censored in an interval"
+            fewer = f"afterwards fewer than {spec.setting.minimum_persons} persons {why}"
+            out.append(f"the curve of {spec.label(s.group)} {ends}: {fewer}")
     return out
 
 
