@@ -218,14 +218,9 @@ class Node:
         private = study.privacy
         history = self._memberships(policy)
         approval = self.folder.approval(study_digest, when, study=study)
-        permitted = (
-            frozenset(s.name for s in study.sites)
-            if approval.permits("site_totals") and policy.site_totals == "permitted"
-            else frozenset()
-        )
         least = max(private.minimum_difference, policy.minimum_difference) + max(private.colluders, policy.colluders)
 
-        def class_rule(survivors: frozenset[str]) -> None:
+        def class_rule(survivors: frozenset[str], permitted: frozenset[str]) -> None:
             check(history.sets(), survivors, least=max(2, least), permitted=permitted)
 
         return Terms(
@@ -238,6 +233,7 @@ class Node:
             needed=needed(policy, study),
             recognised=frozenset(recognised(policy, study)),
             active=private.adversary == "active",
+            totals=approval.permits("site_totals") and policy.site_totals == "permitted",
             class_rule=class_rule,
         )
 

@@ -45,8 +45,10 @@ class Terms:
     needed: int
     recognised: frozenset[str]
     active: bool
-    class_rule: Callable[[frozenset[str]], None]
-    """Raises where the survivor sets answered so far and this one would isolate too few sites."""
+    totals: bool
+    """Whether this site's custodian permits that its own totals be seen; it is signed with the keys, so that peers know."""
+    class_rule: Callable[[frozenset[str], frozenset[str]], None]
+    """Raises where the survivor sets answered so far and this one would isolate too few sites that did not permit it."""
 
 
 @dataclass
@@ -78,9 +80,12 @@ class Participant:
         self._asked: dict[int, bytes] = {}
         self._attempts: dict[int, int] = {}
         self._opened: dict[int, frozenset[str]] = {}
+        self._permitted: dict[str, bool] = {}
         for record in read(store):
             if record["event"] == "masked":
                 self._asked[record["round"]] = bytes(record["question"])
+            elif record["event"] == "permissions":
+                self._permitted |= {name: bool(choice) for name, choice in record["sites"].items()}
             elif record["event"] == "unmasked":
                 self._opened[record["round"]] = frozenset(record["survivors"])
                 self._replies[bytes(record["request"])] = bytes(record["reply"])
@@ -93,7 +98,7 @@ class Participant:
             raise ProtocolViolation("this round or attempt was begun before", rule="replayed_round")
         self._write({"event": "begun", "round": round, "attempt": attempt})
         self._now = Attempt(round, attempt)
-        return {"seal": self._now.sealing.public, "mask": self._now.masking.public}
+        return {"seal": self._now.sealing.public, "mask": self._now.masking.public, "totals": self.terms.totals}
 
     def advertised(self, reply: bytes) -> None:
         """The node signed the keys: from here on nobody may show this site another key in its own place."""
@@ -110,6 +115,7 @@ class Participant:
         keys = {name: self._own_round(data, "keys", now, name) for name, data in advertisements.items()}
         self._enough(keys)
         now.keys, now.view = keys, key_list_digest(keys)
+        self._remember({name: message.body.get("totals") is True for name, message in keys.items()}, now)
         points = [self.terms.roster.index(name) + 1 for name in sorted(keys, key=self.terms.roster.index)]
         names = sorted(keys, key=self.terms.roster.index)
         selves = split(now.self_seed, points, self.terms.threshold)
@@ -229,8 +235,14 @@ class Participant:
         if now.survivors not in (None, survivors) or self._opened.get(now.round, survivors) != survivors:
             raise ProtocolViolation("a second survivor list for one round", rule="second_survivor_list")
         self._enough(survivors)
-        self.terms.class_rule(survivors)
+        self.terms.class_rule(survivors, frozenset(name for name, choice in self._permitted.items() if choice))
         now.survivors = survivors
+
+    def _remember(self, choices: Mapping[str, bool], now: Attempt) -> None:
+        """What each peer signed about its totals: it holds for a peer that drops out later, too."""
+        if any(self._permitted.get(name) is not choice for name, choice in choices.items()):
+            self._permitted |= choices
+            self._write({"event": "permissions", "round": now.round, "attempt": now.attempt, "sites": self._permitted})
 
     def _write(self, record: dict[str, Value]) -> None:
         journal = Journal(self._path)

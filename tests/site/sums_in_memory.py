@@ -43,7 +43,8 @@ def terms(n: int, me: str, needed: int, *, active: bool = True, **changes: Any) 
         "needed": needed,
         "recognised": frozenset(roster),
         "active": active,
-        "class_rule": lambda survivors: None,
+        "totals": False,
+        "class_rule": lambda survivors, permitted: None,
     }
     return Terms(me=me, study=STUDY, run=RUN, **given | changes)
 

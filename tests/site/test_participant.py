@@ -195,7 +195,7 @@ def test_secrets_die_with_the_round(tmp_path: Path) -> None:
 
 
 def test_the_class_rule_is_asked_before_a_site_agrees(tmp_path: Path) -> None:
-    def rule(survivors: frozenset[str]) -> None:
+    def rule(survivors: frozenset[str], _: frozenset[str]) -> None:
         check([frozenset(ALL)], survivors, least=2, permitted=())
 
     steps = Steps(tmp_path, class_rule=rule).to_mask()
