@@ -46,7 +46,7 @@ def cox(spec: CoxSpec) -> Rounds:
         if covariance is None:
             covariance = now.likelihood.information / weight
             null = (tally.facts.sites, now.likelihood.value)
-        going = move(now, before, covariance, spec.design.names)
+        going = move(now, before, covariance, spec.design.columns)
         if not going.done:
             if total.stop_requested:
                 return unfinished(tally, watch)
@@ -126,6 +126,7 @@ METHOD = Method(
     steps=(
         cohort.count,
         cox_steps.grid_counts,
+        cox_steps.grid_weights,
         cox_steps.risk_sums,
         cox_steps.score_squares,
         cox_steps.event_trend,

@@ -95,15 +95,30 @@ def local_pairs(rows: Rows, cells: Cells, gamma: Floats) -> Mapping[str, int]:
     """One site's own pairs: concordant, discordant, tied in score, and `blurred` (in one bin only because bins are few)."""
     score = rows.z @ gamma
     distinct, index = np.unique(score, return_inverse=True)
-    blurred = 0
-    if distinct.size > LOCAL_BINS:
+    exact = distinct.size <= LOCAL_BINS
+    if not exact:
         edges = np.unique(np.quantile(score, np.linspace(0, 1, LOCAL_BINS + 1)[1:-1]))
         index = np.searchsorted(edges, score, side="right")
-    histograms = score_histograms(rows, cells, index.astype(np.int64), int(index.max(initial=0)) + 1)
-    concordant, discordant, same = pairs(*histograms, cells.stratum)
-    if distinct.size > LOCAL_BINS:
-        blurred = same
-    return {"concordant": concordant, "discordant": discordant, "tied": same, "blurred": blurred}
+    at = cells.positions(rows.stratum, rows.stop)
+    cell = np.where(rows.event, at - 1, at)  # a row outlives the events of every cell before this one
+    counts = [0, 0, 0]
+    for stratum in np.unique(cells.stratum):
+        first, last = (int(i) for i in np.searchsorted(cells.stratum, [stratum, stratum + 1]))
+        inside = np.flatnonzero(rows.stratum == stratum)
+        inside = inside[np.argsort(-cell[inside], kind="stable")]
+        before = np.searchsorted(-cell[inside], -np.arange(first, last), side="left")
+        through = np.searchsorted(-cell[inside], -np.arange(first, last), side="right")
+        later, seen = np.zeros(int(index.max()) + 1, dtype=np.int64), 0
+        for k in range(last - first - 1, -1, -1):
+            np.add.at(later, index[inside[seen : before[k]]], 1)
+            seen = int(before[k])
+            here = inside[before[k] : through[k]]
+            died = index[here[rows.event[here]]]
+            below = np.cumsum(later) - later
+            counts[0] += int(below[died].sum())
+            counts[1] += int((later.sum() - below - later)[died].sum())
+            counts[2] += int(later[died].sum())
+    return {"concordant": counts[0], "discordant": counts[1], "tied": counts[2], "blurred": 0 if exact else counts[2]}
 
 
 def concordance(concordant: float, discordant: float, tied: float, blurred: float) -> Concordance:

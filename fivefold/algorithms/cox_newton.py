@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fivefold.algorithms.cox_sums import Floats, Likelihood
+from fivefold.algorithms.design import Column
 from fivefold.algorithms.numerics import Dependence, inverse_information
 from fivefold.errors import Collinear, Separation
 
@@ -40,20 +41,20 @@ class Move:
     variance: Floats
 
 
-def variance_of(information: Floats, names: Sequence[str]) -> Floats:
+def variance_of(information: Floats, columns: Sequence[Column]) -> Floats:
     """The inverse information. Raises `Collinear` with the columns that depend on each other."""
     found = inverse_information(information)
     if not isinstance(found, Dependence):
         return found
-    name = names[found.index]
-    if not found.on:
-        words = "does not vary among the persons at risk when events happen, so it has no hazard ratio"
-        raise Collinear(f"{name!r} {words}", variable=name)
-    others = ", ".join(repr(names[i]) for i in found.on)
-    raise Collinear(f"{name!r} is determined by {others} among the persons at risk when events happen", variable=name)
+    column = columns[found.index]
+    words = "does not vary among the persons at risk when events happen, so it has no hazard ratio"
+    if found.on:
+        others = ", ".join(repr(columns[i].name) for i in found.on)
+        words = f"is determined by {others} among the persons at risk when events happen"
+    raise Collinear(f"{column.name!r} {words}", variable=column.variables[-1])
 
 
-def move(now: Evaluated, before: Evaluated | None, covariance: Floats, names: Sequence[str]) -> Move:
+def move(now: Evaluated, before: Evaluated | None, covariance: Floats, columns: Sequence[Column]) -> Move:
     """The next point. `covariance` (p, p) is that of the columns over the risk sets at the start. Raises `Collinear` or
     `Separation`.
 
@@ -64,24 +65,24 @@ def move(now: Evaluated, before: Evaluated | None, covariance: Floats, names: Se
         return Move((now.gamma + before.gamma) / 2, False, np.zeros((0, 0)))
     spread = np.sqrt(np.abs(np.diag(covariance)))
     try:
-        variance = variance_of(now.likelihood.information, names)
+        variance = variance_of(now.likelihood.information, columns)
     except Collinear:
         if before is None:
             raise
-        raise _separated(now.gamma * spread, names) from None  # it was regular at the start: a coefficient runs away
+        raise _separated(now.gamma * spread, columns) from None  # it was regular at the start: a coefficient runs away
     step = variance @ now.likelihood.score
     if before is not None and float(now.likelihood.score @ step) < FLAT:
         if float(np.max(np.abs(step) * spread)) > WALK:
-            raise _separated(step * spread, names)
+            raise _separated(step * spread, columns)
         left = np.diag(now.likelihood.information) / np.diag(covariance)
         if float(left.min()) < VANISHED * float(left.max()):
-            raise _separated(1.0 / left, names)
+            raise _separated(1.0 / left, columns)
     done = bool(np.all(np.abs(step) <= TOLERANCE * np.sqrt(np.diag(variance))))
     target = now.gamma + step
     deviation, so_far = (float(np.sqrt(abs(float(at @ covariance @ at)))) for at in (target, now.gamma))
     if deviation > STEEPEST:
         if so_far > 0.9 * STEEPEST:
-            raise _separated(target * spread, names)
+            raise _separated(target * spread, columns)
         target = target * (STEEPEST / deviation)
     return Move(target, done, variance)
 
@@ -90,11 +91,11 @@ def _fell(value: float, before: float) -> bool:
     return not value >= before - 1e-9 * max(abs(before), 1.0)
 
 
-def _separated(size: Floats, names: Sequence[str]) -> Separation:
-    name = names[int(np.argmax(np.abs(size)))]
+def _separated(size: Floats, columns: Sequence[Column]) -> Separation:
+    column = columns[int(np.argmax(np.abs(size)))]
     return Separation(
-        f"the likelihood keeps rising as the coefficient of {name!r} grows, so it has no finite estimate: in one of its groups "
-        "no event happened, or its range in the dictionary is far wider than its values",
-        help="Merge categories, narrow the range in the dictionary, or take the variable out of the model.",
-        variable=name,
+        f"the likelihood keeps rising as the coefficient of {column.name!r} grows, so it has no finite estimate: it separates "
+        "those who have the event from those at risk",
+        help="Merge categories, or take the variable out of the model.",
+        variable=column.variables[-1],
     )

@@ -77,8 +77,8 @@ class CoxSpec:
 
     @property
     def most_rounds(self) -> int:
-        """Rounds at most: each site that drops or comes back costs up to three more."""
-        return self.max_iterations + 2 + 3 * len(self.setting.sites)
+        """Rounds at most: each site that drops or comes back costs up to four more."""
+        return self.max_iterations + 3 + 4 * len(self.setting.sites)
 
     def model(self, scaling: Scaling) -> dict[str, Any]:
         """What every question says of the selection and the columns."""
@@ -143,11 +143,11 @@ def cost(spec: CoxSpec) -> Cost:
     moments, pairs, trends = 1 + p + p * (p + 1) // 2, p * (p + 1) // 2, len(spec.transforms) * (p + 2) + p + 1
     crosses = sum(strata_count(dictionary, cross) for cross in spec.design.crosses)
     cohort = 5 + len(spec.variables) + crosses + 2 * len(spec.design.numbers)
-    rounds = spec.max_iterations + 2
+    rounds = spec.max_iterations + 2 + (1 if spec.weights and not spec.local else 0)
     if spec.local or spec.grid is None:
         return Cost(rounds, max(cohort, moments + 4, (moments + 4) + (1 + pairs) + trends + 4))
     cells = spec.grid.size * spec.strata_count
-    counts = cells * 3 * (2 if spec.weights else 1)
+    counts = cells * (3 if spec.response.start else 2)
     histogram = (2 * cells + 1) * spec.concordance
     return Cost(rounds, max(cohort + counts, 1 + p + 2 * cells * moments, (1 + pairs) + trends + histogram))
 

@@ -59,28 +59,45 @@ def rows_of(table: Table, model: Mapping[str, Any], *, bare: bool = False) -> Ro
 # ---- on the grid: how many events and leavers at each time -----------------------------------------------------------
 @site_step("cox.grid_counts")
 def grid_counts(table: Table, *, model: Mapping[str, Any], strata: int, times: int, entry: bool) -> Mapping[str, Array]:
-    """Events, censored and late entries by (stratum, grid time), and their weights where rows have weights."""
+    """Events, censored and late entries by (stratum, grid time)."""
+    return {n: c.astype(np.int64) for n, c in _by_time(rows_of(table, model, bare=True), strata, times, entry).items()}
+
+
+@site_step("cox.grid_weights")
+def grid_weights(table: Table, *, model: Mapping[str, Any], strata: int, times: int, entry: bool) -> Mapping[str, Array]:
+    """The sums of the weights of the same."""
     rows = rows_of(table, model, bare=True)
+    return {f"{n}_weight": w for n, w in _by_time(rows, strata, times, entry, rows.weight).items()}
+
+
+def _by_time(rows: Rows, strata: int, times: int, entry: bool, weight: Floats | None = None) -> dict[str, Floats]:
     late = rows.start >= 0
     groups = {"events": (rows.event, rows.stop), "censored": (~rows.event, rows.stop), "entered": (late, rows.start)}
-    answer: dict[str, Array] = {}
-    for name, (chosen, at) in groups.items():
+    out = {}
+    for name in leavers(entry):
+        chosen, at = groups[name]
         flat = rows.stratum[chosen] * times + at[chosen]
-        answer[name] = np.bincount(flat, minlength=strata * times).reshape(strata, times)
-        weighed = np.bincount(flat, weights=rows.weight[chosen], minlength=strata * times)
-        answer[f"{name}_weight"] = weighed.reshape(strata, times)
-    asked = ["events", "censored", *(["entered"] if entry else [])]
-    return {name: answer[name] for name in (*asked, *(f"{name}_weight" for name in asked if model["weights"]))}
+        summed = np.bincount(flat, weights=None if weight is None else weight[chosen], minlength=strata * times)
+        out[name] = summed.reshape(strata, times).astype(np.float64)
+    return out
 
 
-def ask_grid_counts(model: Mapping[str, Any], grid: TimeGrid, strata: int, rows: float, heaviest: float, *, entry: bool) -> Sum:
+def leavers(entry: bool) -> tuple[str, ...]:
+    """What is counted at each grid time."""
+    return ("events", "censored", "entered") if entry else ("events", "censored")
+
+
+def ask_grid_counts(model: Mapping[str, Any], grid: TimeGrid, strata: int, rows: float, *, entry: bool) -> Sum:
     """On an event-level grid plain counts, on a coarser one cells that are screened."""
     kind: FieldKind = "count" if grid.event_level else "cell"
-    names = ["events", "censored", *(["entered"] if entry else [])]
-    fields = [Field(name, kind, rows, (strata, grid.size)) for name in names]
-    if model["weights"]:
-        fields += [Field(f"{name}_weight", "real", rows * heaviest, (strata, grid.size)) for name in names]
-    return Sum(grid_counts, tuple(fields), {"model": model, "strata": strata, "times": grid.size, "entry": entry}, needs(model))
+    fields = tuple(Field(name, kind, rows, (strata, grid.size)) for name in leavers(entry))
+    return Sum(grid_counts, fields, {"model": model, "strata": strata, "times": grid.size, "entry": entry}, needs(model))
+
+
+def ask_grid_weights(model: Mapping[str, Any], grid: TimeGrid, strata: int, most: float, *, entry: bool) -> Sum:
+    """Asked when the counts are known to be large enough: a weight of few persons would show theirs."""
+    fields = tuple(Field(f"{name}_weight", "real", most, (strata, grid.size)) for name in leavers(entry))
+    return Sum(grid_weights, fields, {"model": model, "strata": strata, "times": grid.size, "entry": entry}, needs(model))
 
 
 # ---- on the grid: the partial likelihood -----------------------------------------------------------------------------

@@ -10,6 +10,7 @@ and Breslow (1974) drops the (l/d)-terms. Weights enter as in Therneau and Gramb
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -185,10 +186,15 @@ def clustered_squares(residuals: Floats, person: Ints) -> Floats:
     return np.asarray(per_person.T @ per_person, dtype=np.float64)
 
 
-def _moments(z: Floats, risk: Floats) -> list[Floats]:
-    p = z.shape[1]
-    first = [risk * z[:, j] for j in range(p)]
-    return [risk, *first, *(first[j] * z[:, k] for j in range(p) for k in range(j, p))]
+def _moments(z: Floats, risk: Floats) -> Iterator[Floats]:
+    """risk·(1, z, zz'), column by column, so that a million rows never stand in memory as all of them at once."""
+    yield risk
+    for j in range(z.shape[1]):
+        yield risk * z[:, j]
+    for j in range(z.shape[1]):
+        first = risk * z[:, j]
+        for k in range(j, z.shape[1]):
+            yield first * z[:, k]
 
 
 def _stratum_start(cells: Cells, stratum: Ints) -> Ints:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from fivefold.algorithms.cox_sums import Cells, Floats, Ints, RiskSums
 from fivefold.algorithms.design import scaling
 from fivefold.algorithms.survival_grid import persons_at_risk, require_unscreened
 from fivefold.algorithms.survival_rows import require_events
+from fivefold.errors import NotConverged
 from fivefold.protocol.questions import Aggregate
 
 
@@ -44,52 +45,56 @@ class Tally:
 def counted(spec: CoxSpec, watch: Watch, before: Tally | None) -> Generator[Any, Any, Tally]:
     """Ask and read. The constants that scale the columns stay those of the first count: coefficients keep their meaning.
 
-    Raises `TooFewPersons` or `CategoryAbsent` with the variable's name.
+    Raises `TooFewPersons` or `CategoryAbsent` with the variable's name, `NotConverged` where sites come and go without end.
     """
-    setting, design = spec.setting, spec.design
+    setting, design, grid = spec.setting, spec.design, spec.grid
+    entry, rows = spec.response.start is not None, float(setting.max_rows_per_site)
     asked = cohort.question(
         setting, spec.variables, spec.subgroup, outcome=spec.response.status, crosses=design.crosses, numbers=design.numbers
     )
-    grid_total = None
-    if spec.local or spec.grid is None:
-        total = yield asked
-    else:
-        bare = spec.model(scaling(design, setting.dictionary))
-        rows = float(setting.max_rows_per_site)
-        counts = cox_steps.ask_grid_counts(
-            bare, spec.grid, spec.strata_count, rows, spec.heaviest, entry=spec.response.start is not None
-        )
-        total, grid_total = yield asked, counts
-    watch.saw(total, *([] if grid_total is None else [grid_total]))
-    facts = cohort.facts(total, asked, setting)
-    require_events(facts, spec.response.status, setting)
-    cohort.require_categories(facts, design, setting)
-    model = before.model if before else spec.model(scaling(design, setting.dictionary, mean=facts.mean))
-    if grid_total is None:
-        none, no_index = np.zeros(0), np.zeros(0, dtype=np.int64)
-        return Tally(facts, model, Cells(no_index, no_index), no_index, none, none, none, none, total.stop_requested)
-    return _on_grid(spec, facts, model, grid_total)
+    bare = spec.model(scaling(design, setting.dictionary))
+    while watch.rounds < spec.most_rounds:
+        counts: Aggregate | None = None
+        if spec.local or grid is None:
+            total = yield asked
+            watch.saw(total)
+        else:
+            total, counts = yield asked, cox_steps.ask_grid_counts(bare, grid, spec.strata_count, rows, entry=entry)
+            watch.saw(total, counts)
+        facts = cohort.facts(total, asked, setting)
+        require_events(facts, spec.response.status, setting)
+        cohort.require_categories(facts, design, setting)
+        model = before.model if before else spec.model(scaling(design, setting.dictionary, mean=facts.mean))
+        if counts is None or grid is None:
+            none, no_index = np.zeros(0), np.zeros(0, dtype=np.int64)
+            return Tally(facts, model, Cells(no_index, no_index), no_index, none, none, none, none, total.stop_requested)
+        require_unscreened(counts, grid, setting.minimum_persons, spec.response.time)
+        number = {n: np.asarray(counts[n], dtype=np.float64) for n in cox_steps.leavers(entry)}
+        if not spec.weights:
+            return _on_grid(facts, model, number, number, stopped=total.stop_requested)
+        total = yield cox_steps.ask_grid_weights(bare, grid, spec.strata_count, rows * spec.heaviest, entry=entry)
+        if watch.saw(total) == facts.sites:
+            weight = {n: np.asarray(total[f"{n}_weight"], dtype=np.float64) for n in number}
+            return _on_grid(facts, model, number, weight, stopped=total.stop_requested)
+    raise NotConverged(f"the sites of the Cox model {spec.name!r} changed in too many rounds")
 
 
-def _on_grid(spec: CoxSpec, facts: Facts, model: dict[str, Any], total: Aggregate) -> Tally:
-    assert spec.grid is not None
-    require_unscreened(total, spec.grid, spec.setting.minimum_persons, spec.response.time)
-    names = [n for n in ("events", "censored", "entered") if n in total]
-    counts = {n: np.asarray(total[n], dtype=np.float64) for n in names}
-    weights = {n: np.asarray(total[f"{n}_weight"], dtype=np.float64) for n in names} if spec.weights else counts
-    at_risk = persons_at_risk(counts["events"], counts["censored"], counts.get("entered"))
-    risk_weight = persons_at_risk(weights["events"], weights["censored"], weights.get("entered"))
-    at = np.nonzero(counts["events"] > 0)
+def _on_grid(
+    facts: Facts, model: dict[str, Any], number: Mapping[str, Floats], weight: Mapping[str, Floats], *, stopped: bool
+) -> Tally:
+    at_risk = persons_at_risk(number["events"], number["censored"], number.get("entered"))
+    risk_weight = persons_at_risk(weight["events"], weight["censored"], weight.get("entered"))
+    at = np.nonzero(number["events"] > 0)
     return Tally(
         facts=facts,
         model=model,
         cells=Cells(at[0].astype(np.int64), at[1].astype(np.int64)),
-        deaths=np.rint(counts["events"][at]).astype(np.int64),
-        weight=weights["events"][at],
+        deaths=np.rint(number["events"][at]).astype(np.int64),
+        weight=weight["events"][at],
         at_risk=at_risk[at],
         risk_weight=risk_weight[at],
         all_at_risk=risk_weight.sum(axis=0),
-        stopped=total.stop_requested,
+        stopped=stopped,
     )
 
 

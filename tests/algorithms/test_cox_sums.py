@@ -25,6 +25,7 @@ from fivefold.algorithms.cox_sums import (
     risk_sums,
     score_residuals,
 )
+from fivefold.algorithms.design import Column
 from fivefold.errors import Separation
 
 
@@ -160,6 +161,18 @@ def test_pairs_are_those_counted_one_by_one(seed: int, bins: int) -> None:
     assert found == tuple(expected)
 
 
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=40, deadline=None)
+def test_a_site_s_own_pairs_are_those_of_its_histograms(seed: int) -> None:
+    data = rows(seed, n=40, strata=3, late=False)
+    data = dataclasses.replace(data, z=np.round(data.z, 1))  # some scores are tied
+    cells, gamma = own_cells(data), np.array([1.0, 0.0])
+    _, bins = np.unique(data.z @ gamma, return_inverse=True)
+    histograms = cox_diagnostics.score_histograms(data, cells, bins.astype(np.int64), int(bins.max()) + 1)
+    found = cox_diagnostics.local_pairs(data, cells, gamma)
+    assert tuple(found[n] for n in ("concordant", "discordant", "tied")) == cox_diagnostics.pairs(*histograms, cells.stratum)
+
+
 def test_many_scores_within_one_site_are_binned_and_the_bound_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     data = rows(5, n=300, times=50, late=False)
     cells, gamma = own_cells(data), np.array([1.0, -0.5])
@@ -174,7 +187,7 @@ def test_many_scores_within_one_site_are_binned_and_the_bound_says_so(monkeypatc
 def test_a_step_that_lowers_the_likelihood_is_halved() -> None:
     here = Evaluated(np.array([2.0]), Likelihood(-11.0, np.array([1.0]), np.eye(1)))
     before = Evaluated(np.array([1.0]), Likelihood(-10.0, np.array([1.0]), np.eye(1)))
-    going = move(here, before, np.eye(1), ["x"])
+    going = move(here, before, np.eye(1), [Column("x", ("x",))])
     assert going.gamma == pytest.approx([1.5])
     assert not going.done
 
@@ -187,4 +200,4 @@ def test_a_rare_column_whose_information_vanishes_is_separated() -> None:
     )
     before = Evaluated(np.array([-8.0, 0.1]), Likelihood(-10.0, np.array([-1e-6, 0.0]), np.eye(2)))
     with pytest.raises(Separation, match="rare"):
-        move(here, before, covariance, ["rare", "age"])
+        move(here, before, covariance, [Column("rare", ("rare",)), Column("age", ("age",))])
