@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from fivefold.algorithms import cohort
 from fivefold.algorithms.cohort import Watch
@@ -31,28 +32,30 @@ from fivefold.study.table import Table
 # ---- beside the rows ------------------------------------------------------------------------------------------------
 @site_step("kaplan_meier.counts")
 def counts(table: Table, *, selection: Mapping[str, Any], shape: tuple[int, int, int]) -> Mapping[str, Array]:
-    """Events, censored and late entries by (stratum, group, grid time), and persons with an event by group."""
+    """Events, censored and late entries by (stratum, group, grid time), and persons without and with an event by group."""
     cases, times, cell = _cases(table, selection, shape)
     late = times.start >= 0
-    persons = np.unique(np.column_stack([cell[times.event] % shape[1], cases.person[times.event]]), axis=0)
     return {
         "events": _counted(cell[times.event], times.stop[times.event], shape),
         "censored": _counted(cell[~times.event], times.stop[~times.event], shape),
-        "group_events": np.bincount(persons[:, 0].astype(np.int64), minlength=shape[1]),
+        "group_outcome": _outcome(cell % shape[1], cases.person, times.event, shape[1]),
         **({"entered": _counted(cell[late], times.start[late], shape)} if selection["start"] else {}),
     }
 
 
 @site_step("kaplan_meier.site_log_rank")
 def site_log_rank(table: Table, *, selection: Mapping[str, Any], shape: tuple[int, int, int]) -> Mapping[str, Array]:
-    """Observed and expected events by group and their covariance, within the site's own strata."""
+    """Persons without and with an event, expected events by group and the covariance of observed less expected, within the
+    site's own strata."""
     _, times, cell = _cases(table, selection, shape)
     late = times.start >= 0
     events = _counted(cell[times.event], times.stop[times.event], shape)
     censored = _counted(cell[~times.event], times.stop[~times.event], shape)
     at_risk = persons_at_risk(events, censored, _counted(cell[late], times.start[late], shape))
     observed, expected, covariance = log_rank_sums(events, at_risk)
-    return {"observed": observed, "expected": expected, "covariance": packed(covariance)}
+    rows = np.bincount(cell % shape[1], minlength=shape[1])
+    outcome = np.column_stack([rows - observed, observed])
+    return {"outcome": outcome, "expected": expected, "covariance": packed(covariance)}
 
 
 def _cases(table: Table, selection: Mapping[str, Any], shape: tuple[int, int, int]) -> tuple[Table, Spells, Ints]:
@@ -64,6 +67,15 @@ def _cases(table: Table, selection: Mapping[str, Any], shape: tuple[int, int, in
     group = strata_index(cases, tuple(selection["groups"]))
     stratum = strata_index(cases, tuple(selection["strata"]))
     return cases, spells(cases, response, selection["grid"]), stratum * shape[1] + group
+
+
+def _outcome(group: Ints, person: Ints, event: npt.NDArray[np.bool_], groups: int) -> Ints:
+    """Distinct persons of each group without and with an event, shape (groups, 2)."""
+    everyone, some = (
+        np.bincount(np.unique(np.column_stack([group[rows], person[rows]]), axis=0)[:, 0].astype(np.int64), minlength=groups)
+        for rows in (np.ones_like(event), event)
+    )
+    return np.column_stack([everyone - some, some])
 
 
 def _counted(cell: Ints, time: Ints, shape: tuple[int, int, int]) -> Floats:
@@ -96,7 +108,7 @@ def ask_counts(spec: KaplanMeierSpec) -> Sum:
     rows = float(spec.setting.max_rows_per_site)
     kind: FieldKind = "count" if spec.grid.event_level else "cell"
     names = ("events", "censored", *(("entered",) if spec.response.start else ()))
-    fields = (*(Field(n, kind, rows, spec.shape) for n in names), Field("group_events", "cell", rows, (spec.shape[1],)))
+    fields = (*(Field(n, kind, rows, spec.shape) for n in names), Field("group_outcome", "cell", rows, (spec.shape[1], 2)))
     needs: tuple[Permission, ...] = ("event_totals",) if spec.grid.event_level else ()
     return Sum(counts, fields, {"selection": spec.selection(), "shape": spec.shape}, needs)
 
@@ -104,7 +116,7 @@ def ask_counts(spec: KaplanMeierSpec) -> Sum:
 def ask_site_log_rank(spec: KaplanMeierSpec) -> Sum:
     rows, k = float(spec.setting.max_rows_per_site), spec.shape[1]
     fields = (
-        Field("observed", "cell", rows, (k,)),
+        Field("outcome", "cell", rows, (k, 2)),
         Field("expected", "real", rows * (1 + 1e-6), (k,)),
         Field("covariance", "real", rows, (k * (k + 1) // 2,)),
     )
@@ -117,7 +129,7 @@ def read_counts(spec: KaplanMeierSpec, total: Aggregate, sizes: Floats) -> Count
     entered = np.asarray(total["entered"], dtype=np.float64) if "entered" in total else None
     if entered is not None:
         require_unscreened({"entered": entered}, spec.grid, spec.setting.minimum_persons, spec.response.start or "")
-    by_group = np.asarray(total["group_events"], dtype=np.float64)
+    by_group = np.asarray(total["group_outcome"], dtype=np.float64)[:, 1]
     known = not np.isnan(events).any() and not np.isnan(censored).any()
     if known:
         strata = persons_at_risk(events, censored, entered)

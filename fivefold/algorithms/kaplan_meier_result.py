@@ -155,10 +155,11 @@ def _test(spec: KaplanMeierSpec, counts: Counts, site_sums: Aggregate | None) ->
     strata, note = ("site", *spec.strata) if spec.local else spec.strata, ""
     k: int = counts.events.shape[0]
     if site_sums is not None:
-        observed, expected = (np.asarray(site_sums[n], dtype=np.float64) for n in ("observed", "expected"))
+        observed = np.asarray(site_sums["outcome"], dtype=np.float64)[:, 1]
+        expected = np.asarray(site_sums["expected"], dtype=np.float64)
         covariance = unpacked(site_sums["covariance"], k)
         if np.isnan(observed).any():
-            note = f"the log-rank test is not shown: a group has fewer than {spec.setting.minimum_persons} events"
+            note = "the log-rank test is not shown: too few persons of a group have, or have not, the event"
     else:
         events, at_risk = counts.strata_events, counts.strata_at_risk
         holes = np.asarray(np.isnan(events + at_risk).reshape(-1, events.shape[-1]).any(axis=0))

@@ -120,5 +120,5 @@ def cost(spec: KaplanMeierSpec) -> Cost:
     """One round, and its numbers."""
     strata, groups, times = spec.shape
     cohort = 6 + len(spec.variables) + groups
-    test = 2 * groups + groups * (groups + 1) // 2 if spec.local and spec.tested else 0
-    return Cost(1, cohort + strata * groups * times * (3 if spec.response.start else 2) + groups + test)
+    test = 3 * groups + groups * (groups + 1) // 2 if spec.local and spec.tested else 0
+    return Cost(1, cohort + strata * groups * times * (3 if spec.response.start else 2) + 2 * groups + test)

@@ -279,6 +279,18 @@ def test_a_small_group_ends_the_analysis() -> None:
     assert caught.value.variable == "rare"
 
 
+def test_a_group_in_which_few_are_censored_hides_how_many_had_the_event() -> None:
+    """Persons less persons with the event would tell how few had none."""
+    frame, variables, site = gbsg2()
+    frame.loc[(frame["grade"] == "I") & (frame.groupby("grade").cumcount() > 3), "status"] = 1
+    for strata in ("", " + strata(site)"):
+        result = fit((frame, variables, site), f"Surv(time, status) ~ grade{strata}", time_grid=YEARS)
+        assert 0 < ((frame["grade"] == "I") & (frame["status"] == 0)).sum() < 5
+        assert pd.isna(of(result.tables["groups"], "I").loc["I", "persons_with_event"])
+        shown = of(result.tables["log_rank_groups"], "I").loc["I", "observed"]
+        assert pd.isna(shown) or shown < (frame["grade"] == "I").sum() - 5
+
+
 def test_no_event_at_all() -> None:
     data = lung()
     with pytest.raises(CategoryAbsent, match="status"):
