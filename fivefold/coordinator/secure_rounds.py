@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from fivefold.auth.signatures import opened
 from fivefold.coordinator.aggregation import Collector, KeyRound, Total, recovered
-from fivefold.errors import FivefoldError, TooManyDropouts
+from fivefold.errors import FivefoldError
 from fivefold.privacy.secagg.ring import Ring
 from fivefold.privacy.secagg.thresholds import Thresholds
 from fivefold.protocol import messages as m
@@ -24,8 +24,10 @@ silent sites are left out."""
 Refused = Callable[[str, str, str], None]
 """Told of whatever went wrong at a site: site, code, rule."""
 Handler = Callable[[str, bytes], None]
-TRIES = 64
-"""Attempts skipped at most, where sites remember more of them than a coordinator that crashed does."""
+USED = frozenset({"attempt_over", "second_key_list"})
+"""Rules by which a site says that an attempt was begun before: by a coordinator that crashed since and does not remember."""
+TRIES = 8
+"""Attempts skipped at most for that reason; the crashed one prepared one round ahead of its journal."""
 
 
 class SecureRounds:
@@ -111,23 +113,24 @@ class SecureRounds:
                 return prepared
         for _ in range(TRIES):
             attempt = self.attempts[round] = self.attempts.get(round, 0) + 1
-            keys, over = KeyRound(self.roster, self.thresholds, Place(self.study, self.run, round, attempt)), set[str]()
-            told = self._refused
-
-            def refused(site: str, code: str, rule: str, over: set[str] = over, told: Refused = told) -> None:
-                over.add(rule)
-                told(site, code, rule)
-
-            self._trip(dict.fromkeys(self.roster.names, keys.enrol()), _first(keys.add_advert), None, refused)
-            if "attempt_over" not in over:
+            keys = KeyRound(self.roster, self.thresholds, Place(self.study, self.run, round, attempt))
+            if not self._shared(keys) & USED:
                 break
-        if not keys.ready:
-            raise TooManyDropouts(
-                f"{len(keys.advertised)} of {len(self.roster.names)} sites sent keys, and "
-                f"{self.thresholds.survivors_needed} are needed"
-            )
-        self._trip(dict.fromkeys(keys.advertised, keys.share()), _first(keys.add_shares), None)
         return keys
+
+    def _shared(self, keys: KeyRound) -> set[str]:
+        """Enrol all sites and let them share. Returns the rules by which some refused. Raises `TooManyDropouts`."""
+        rules = set[str]()
+
+        def refused(site: str, code: str, rule: str) -> None:
+            rules.add(rule)
+            self._refused(site, code, rule)
+
+        self._trip(dict.fromkeys(self.roster.names, keys.enrol()), _first(keys.add_advert), None, refused)
+        if rules & USED:
+            return rules
+        self._trip(dict.fromkeys(keys.advertised, keys.share()), _first(keys.add_shares), None, refused)
+        return rules
 
     def _open(self, collector: Collector) -> None:
         """The last trip: the survivors unmask, and sites that came back share for the next round with them."""

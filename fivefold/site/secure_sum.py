@@ -26,6 +26,8 @@ from fivefold.site.round_book import RoundBook
 from fivefold.site.standing import Standing
 
 Asked = TypeVar("Asked", bound=m.Message)
+REPEATS = 4
+"""Requests to unmask one round that differ in the next round's key list alone; each gets the same shares for this round."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ class _Round:
     asked: bytes = b""
     masked: bytes = b""
     unmasked: bytes = b""
+    opened: dict[bytes, bytes] = field(default_factory=dict)
+    """Requests to unmask, by identity, and their replies."""
 
     @property
     def secrets(self) -> _Secrets:
@@ -171,6 +175,10 @@ class Participant:
         instance, held = self._judged(place, ask.survivors), self._found(place)
         if self.standing.thresholds.adversary == "active":
             self._agreed_by_enough(instance, ask)
+        if request.identity in held.opened:
+            return held.opened[request.identity]
+        if len(held.opened) == REPEATS:
+            raise _violation("second_request", "this round was opened in too many ways already")
         following = place.following()
         prepared = self._rounds.get((following.round, following.attempt))
         shares = self._shared(following, ask.adverts) if ask.adverts and prepared else b""
@@ -179,7 +187,8 @@ class Participant:
             self.book.note_released(place, ask.survivors)
             held.unmasked = self._signed(place, _one_share_each(instance, held.secrets.held, ask.survivors))
             held.erase()
-        return m.reply(*(part for part in (held.unmasked, shares) if part))
+        held.opened[request.identity] = m.reply(*(part for part in (held.unmasked, shares) if part))
+        return held.opened[request.identity]
 
     def close(self, request: Envelope) -> bytes:
         """Close → Closed."""
