@@ -34,6 +34,7 @@ class KeyRound:
         self._sealed: dict[str, m.Parcels] = {}
         self.list: Blobs = ()
         """The key list, once `fix` has closed it."""
+        self._asked = False
 
     def enrol(self) -> bytes:
         """The request with which a run, a new attempt or a returning site begins."""
@@ -76,6 +77,8 @@ class KeyRound:
         _, shares = opened(envelope, m.Shares, self.roster, self.place, site)
         if shares.keys != self.digest or shares.sealed.keys() != set(self.advertised) - {site}:
             raise ProtocolViolation(f"the shares of {site} belong to another key list", rule="key_list")
+        if self._asked:
+            raise ProtocolViolation(f"the shares of {site} came after the question was asked", rule="late")
         self._sealed.setdefault(site, shares.sealed)
 
     @property
@@ -87,8 +90,9 @@ class KeyRound:
         return {peer: self._sealed[peer][site] for peer in self.sharers if peer != site}
 
     def instance(self, question: bytes, ring: Ring, length: int) -> Instance:
-        """What is asked of the sharers. Raises `TooManyDropouts` where they are too few."""
+        """What is asked of the sharers, who are no more from now on. Raises `TooManyDropouts` where they are too few."""
         _enough(self.sharers, self.thresholds, "shared their secrets")
+        self._asked = True
         return Instance(self.place, self.roster, dict(self._read), self.digest, self.sharers, question, ring, length)
 
 
