@@ -189,6 +189,20 @@ def test_altered_reply_does_not_count(bench: Bench) -> None:
     assert integers(collector.total().vector) == bench.total(bench.names)
 
 
+def test_shares_that_come_after_the_question_do_not_count(bench: Bench) -> None:
+    """Otherwise some sites would be asked with them and others without: two sets of sharers, and a total of garbage."""
+    key_round = KeyRound(bench.roster, bench.thresholds, bench.place())
+    for name in bench.names:
+        key_round.add_advert(name, m.envelopes_of(bench.answer(name, key_round.enrol()))[0])
+    replies = {name: m.envelopes_of(bench.answer(name, key_round.share()))[0] for name in bench.names}
+    for name in bench.names[:4]:
+        key_round.add_shares(name, replies[name])
+    collector = bench.collector(key_round)
+    with pytest.raises(ProtocolViolation, match="after the question"):
+        key_round.add_shares("site4", replies["site4"])
+    assert key_round.sharers == collector.instance.sharers == bench.names[:4]
+
+
 def test_late_update_is_not_added(bench: Bench) -> None:
     key_round = bench.open_keys()
     collector = bench.masked(key_round, silent=["site2"])

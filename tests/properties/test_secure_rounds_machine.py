@@ -267,11 +267,16 @@ class SecureRoundsMachine(RuleBasedStateMachine):
         self.collector = recovered(self.record, self.bench.roster, self.bench.thresholds)
         self.begin("unmask", dict.fromkeys(self.sum.survivors, self.sum.unmask_request()))
 
-    @precondition(lambda self: self.trip in ("ask", "survivors"))
-    @rule(now=rarely)
-    def coordinator_restarts_without_a_record(self, now: bool) -> None:
+    @precondition(lambda self: self.trip in ("ask", "survivors", "unmask"))
+    @rule(now=rarely, after=st.integers(0, 4), without=st.integers(0, 4))
+    def coordinator_begins_anew(self, now: bool, after: int, without: int) -> None:
+        """With some shares out already, perhaps, and one site less than before."""
         if now:
+            for site in list(self.pending)[:after]:
+                self.deliver(site)
             self.anew()
+            for _ in range(3):
+                self.trip_without_one(without, heard=False)
 
     # ---- a coordinator that lies --------------------------------------------------------------------------------
     def told(self, left_out: int) -> tuple[str, ...]:

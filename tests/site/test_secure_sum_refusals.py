@@ -365,6 +365,25 @@ def test_identical_request_gets_the_identical_reply(bench: Bench) -> None:
     assert bench.answer("site0", _asked(bench, 2)) == bench.sites["site0"].stored(Envelope.decode(_asked(bench, 2)))
 
 
+def test_repeated_unmasking_is_identical_though_the_next_round_began_anew(bench: Bench) -> None:
+    rounds = bench.rounds()
+    bench.ask(rounds, 1)
+    _, request, reply = next(w for w in bench.wire if w[0] == "site0" and Envelope.decode(w[1]).kind == "unmask")
+    assert len(m.envelopes_of(reply)) == 2
+    bench.answer("site0", KeyRound(bench.roster, bench.thresholds, bench.place(2, 2)).enrol())
+    assert bench.answer("site0", request) == reply
+
+
+def test_unmasking_in_many_ways_ends(curious: Bench) -> None:
+    """A coordinator that varies what does not matter gets the same shares, a few times."""
+    curious.masked(curious.open_keys())
+    place = curious.place()
+    first = curious.answer("site0", unmask(place, curious.names, {}))
+    for i in range(1, secure_sum.REPEATS):
+        assert curious.answer("site0", unmask(place, curious.names, {"site1": bytes([i])})) == first
+    refused(curious, "site0", unmask(place, curious.names, {"site1": b"more"}), "second_request")
+
+
 def test_another_question_in_the_same_round(bench: Bench) -> None:
     key_round = bench.open_keys()
     bench.masked(key_round)
