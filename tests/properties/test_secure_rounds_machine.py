@@ -267,16 +267,22 @@ class SecureRoundsMachine(RuleBasedStateMachine):
         self.collector = recovered(self.record, self.bench.roster, self.bench.thresholds)
         self.begin("unmask", dict.fromkeys(self.sum.survivors, self.sum.unmask_request()))
 
-    @precondition(lambda self: self.trip in ("ask", "survivors", "unmask"))
-    @rule(now=rarely, after=st.integers(0, 4), without=st.integers(0, 4))
-    def coordinator_begins_anew(self, now: bool, after: int, without: int) -> None:
-        """With some shares out already, perhaps, and one site less than before."""
+    @precondition(lambda self: self.trip in ("ask", "survivors"))
+    @rule(now=rarely)
+    def coordinator_restarts_without_a_record(self, now: bool) -> None:
         if now:
-            for site in list(self.pending)[:after]:
-                self.deliver(site)
             self.anew()
-            for _ in range(3):
-                self.trip_without_one(without, heard=False)
+
+    @precondition(lambda self: self.trip == "unmask")
+    @rule(shares=st.integers(0, 3), without=st.integers(0, 4))
+    def opening_is_abandoned(self, shares: int, without: int) -> None:
+        """Some shares are out already; the round is asked again with one site less, and has to end as it was opened."""
+        for site in list(self.pending)[:shares]:
+            self.deliver(site)
+        self.anew()
+        for _ in range(3):
+            self.trip_without_one(without, heard=False)
+        self.rest_of_the_round()
 
     # ---- a coordinator that lies --------------------------------------------------------------------------------
     def told(self, left_out: int) -> tuple[str, ...]:
@@ -315,6 +321,13 @@ class SecureRoundsMachine(RuleBasedStateMachine):
         words = {s: w for s, w in true.signatures.items() if s != gone}
         false = m.Unmask(tuple(s for s in survivors if s != gone), words, ())
         self.must_refuse(survivors[which % len(survivors)], m.request(self.keys.place, false))
+
+    @precondition(lambda self: self.trip in ("survivors", "unmask") and self.bench.thresholds.adversary == "active")
+    @rule(which=number, left_out=number)
+    def survivors_signatures_are_made_up(self, which: int, left_out: int) -> None:
+        told = self.told(left_out)
+        words = {s: signed(keys.new_key(), self.keys.place, s, self.sum.instance.agreed(told)).signature for s in told}
+        self.must_refuse(told[which % len(told)], m.request(self.keys.place, m.Unmask(told, words, ())))
 
     def must_refuse(self, site: str, request: bytes) -> None:
         try:
