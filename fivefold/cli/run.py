@@ -9,12 +9,17 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+app = typer.Typer(add_completion=False)
 
 
 @app.command()
 def run(
-    study: Annotated[Path, typer.Argument(help="study.yaml beside its study.signed.json, or the signed file itself.")],
+    study: Annotated[
+        Path,
+        typer.Argument(
+            help="study.yaml with study.signed.json beside it, or the signed file.", metavar="STUDY", show_default=False
+        ),
+    ],
     out: Annotated[Path | None, typer.Option(help="Folder for the run; a new one beside the study by default.")] = None,
     sites: Annotated[Path | None, typer.Option(help="Where the site folders are; `sites` beside the study by default.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,

@@ -1,7 +1,7 @@
 """The coordinator's half of the secure sum: keys → shares → masked updates → survivors → open.
 
-Of the masked updates one accumulator is kept (and, for the sites' own check, their signed bytes while the round lasts). The
-masked sum and its survivors are journalled before anyone is asked to open it.
+The signed updates are kept while the round lasts, since every site adds them up itself: for statistics they are small.
+The masked sum and its survivors are journalled before anyone is asked to open it.
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ from fivefold.records.files import write_file
 from fivefold.records.provenance import AnalysisRecord, LeadRecord, RoundRecord, RunRecord, SiteRecord
 from fivefold.replay.cursor import Ended
 from fivefold.results.write import write_result
+from fivefold.study.consistency import thresholds
 from fivefold.study.digest import SignedStudy
 
 STUDY_FILE = "study.signed.json"
@@ -53,6 +54,10 @@ def run(
     started = _now()
     with _taken(folder, resume):
         if not (folder / "run.id").exists():  # a new run, or one that died before it was begun: its name is written last
+            if (folder / "audit.jsonl").exists() or (folder / "journal").exists():
+                raise RunFolderTaken(
+                    f"{folder} holds a run whose run.id is gone", help="Restore run.id, or take another folder."
+                )
             write_file(folder / STUDY_FILE, found.to_bytes())
             (folder / "coordinator.key").unlink(missing_ok=True)
             write_key(folder / "coordinator.key", new_key())
@@ -60,16 +65,13 @@ def run(
         elif (folder / STUDY_FILE).read_bytes() != found.to_bytes():
             raise RunFolderTaken(f"{folder} holds the run of another study")
         identity = (folder / "run.id").read_text("ascii").strip()
+        sums = thresholds(study)
         ground = Ground(
             study=found.digest,
             run=identity,
             keys={s.name: bytes.fromhex(s.public_key) for s in study.sites},
-            threshold=study.privacy.threshold or 2 * len(study.sites) // 3 + 1,
-            needed=max(
-                study.privacy.threshold or 2 * len(study.sites) // 3 + 1,
-                study.privacy.minimum_sites,
-                study.privacy.colluders + study.privacy.honest,
-            ),
+            threshold=sums.t,
+            needed=sums.survivors_needed,
             active=study.privacy.adversary == "active",
         )
         with AuditLog(folder / "audit.jsonl", read_key(folder / "coordinator.key"), "coordinator") as log:

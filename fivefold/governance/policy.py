@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, 
 
 from fivefold.auth.keys import fingerprint
 from fivefold.errors import PolicyRefuses
+from fivefold.privacy.secagg.thresholds import default_threshold
 from fivefold.protocol.questions import Gather, Relay, Sum
 from fivefold.study.definition import Analysis, Study
 from fivefold.study.lines import parse, raw, validated
@@ -366,4 +367,4 @@ def needed(policy: Policy, study: Study) -> int:
 
 
 def _threshold(study: Study) -> int:
-    return study.privacy.threshold or 2 * len(study.sites) // 3 + 1
+    return study.privacy.threshold or default_threshold(len(study.sites))

@@ -12,6 +12,7 @@ from typing import Any
 from fivefold import plugins
 from fivefold.algorithms.method import Setting
 from fivefold.errors import FivefoldError, FormulaInvalid
+from fivefold.replay.cursor import setting_of
 from fivefold.study import expressions, formula
 from fivefold.study.consistency import Fault, Where, unready
 from fivefold.study.definition import Analysis, Study
@@ -53,20 +54,9 @@ def check(path: str | Path, *, today: date | None = None) -> Checked:
     )
 
 
-def setting(study: Study) -> Setting:
-    """The public surroundings in which every analysis of the study is read."""
-    return Setting(
-        dictionary=study.phenotypes,
-        sites=tuple(s.name for s in study.sites),
-        minimum_persons=study.privacy.minimum_persons,
-        max_rows_per_site=study.privacy.max_rows_per_site,
-        seed=study.seed,
-    )
-
-
 def method_faults(study: Study) -> Iterator[Fault]:
     """Each analysis as its own method reads it; each method that the envelope names."""
-    surroundings = setting(study)
+    surroundings = setting_of(study)
     for i, analysis in enumerate(study.analyses):
         where: Where = ("analyses", i)
         if not known_method(analysis.method):
@@ -83,7 +73,7 @@ def method_faults(study: Study) -> Iterator[Fault]:
 
 def parsed(study: Study, analysis: Analysis) -> Any:
     """The method's own specification of an analysis. Raises `StudyInvalid` or `FormulaInvalid`."""
-    return plugins.method(analysis.method).parse(analysis, setting(study))
+    return plugins.method(analysis.method).parse(analysis, setting_of(study))
 
 
 def known_method(name: str) -> bool:

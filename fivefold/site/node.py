@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from fivefold.auth.messages import signed
+from fivefold.auth.keys import public_of
+from fivefold.auth.messages import signed, verified
 from fivefold.disclosure.rules import screen
 from fivefold.errors import (
     AggregateFalse,
@@ -29,18 +30,19 @@ from fivefold.errors import (
 )
 from fivefold.governance.policy import Policy, decide, needed, recognised
 from fivefold.privacy.fixed_point import ring_for, unpack, width
-from fivefold.protocol.encoding import digest
+from fivefold.protocol.encoding import decode, digest, encode
 from fivefold.protocol.envelope import Message, content_of
 from fivefold.protocol.questions import Sum
 from fivefold.records.journal import Journal, read
 from fivefold.replay.compare import described, same
 from fivefold.replay.cursor import Cursor, Outcome
-from fivefold.replay.opening import opened, summed
+from fivefold.replay.opening import key_list_digest, opened, summed
 from fivefold.site.folder import SiteFolder
 from fivefold.site.gate import GATE, Departure, leave
 from fivefold.site.membership import Memberships, check
 from fivefold.site.participant import Participant, Terms
 from fivefold.site.preparation import prepare
+from fivefold.study.consistency import thresholds
 from fivefold.study.definition import Study
 from fivefold.study.digest import load_signed
 from fivefold.study.table import Table
@@ -147,13 +149,13 @@ class Node:
         """Check and feed the aggregates since, derive the question, compare, judge, compute, pass the gate, mask."""
         for record in asked.body["history"]:
             if record["round"] == session.known + 1:
-                self._verify(session, record)
+                outcome = self._verified(session, record)
                 journal = Journal(session.journal)
                 try:
-                    journal.append({k: record[k] for k in ("round", "totals", "sites", "dropped", "ended")})
+                    journal.append({"round": record["round"], **vars(outcome)})
                 finally:
                     journal.close()
-                self._feed(session, outcome_of(record))
+                self._feed(session, outcome)
         question = session.cursor.open
         if question is None or question.round != asked.round:
             raise QuestionNotApproved("the approved study asks nothing in this round", rule="replayed_question")
@@ -229,7 +231,7 @@ class Node:
             run=run,
             roster=tuple(s.name for s in study.sites),
             public_keys={s.name: bytes.fromhex(s.public_key) for s in study.sites},
-            threshold=private.threshold or 2 * len(study.sites) // 3 + 1,
+            threshold=thresholds(study).t,
             needed=needed(policy, study),
             recognised=frozenset(recognised(policy, study)),
             active=private.adversary == "active",
@@ -241,8 +243,9 @@ class Node:
         asset = hashlib.sha256(policy.asset.encode()).hexdigest()[:16]
         return Memberships(self.folder.state / "memberships" / f"{asset}.journal")
 
-    def _verify(self, session: Session, record: Mapping[str, Any]) -> None:
-        """Add up the signed updates of all sites and open the sum: the aggregate that was sent must be that."""
+    def _verified(self, session: Session, record: Mapping[str, Any]) -> Outcome:
+        """Add up the signed updates of all sites and open the sum: the aggregate that was sent must be that, and this site
+        goes on with its own."""
         question, terms = session.cursor.open, session.participant.terms
         if question is None:
             raise QuestionNotApproved(
@@ -254,35 +257,45 @@ class Node:
             part: {n: self._heard(session, data, kind, record["round"], heard["attempt"], n) for n, data in heard[part].items()}
             for part, kind in (("keys", "keys"), ("masked", "ask"), ("shares", "unmask"))
         }
+        masked = rounds["masked"].values()
         if frozenset(rounds["masked"]) != frozenset(survivors) or tuple(record["sites"]) != survivors:
             raise AggregateFalse("the transcript does not hold the updates of the sites in the sum", rule="transcript")
+        if tuple(record["dropped"]) != tuple(name for name in terms.roster if name not in survivors):
+            raise AggregateFalse("the sites that dropped are not those that are not in the sum", rule="transcript")
+        view = key_list_digest(rounds["keys"])
+        if any(bytes(m.body["view"]) != view or tuple(m.body["members"]) != members for m in masked):
+            raise AggregateFalse("the sites of the sum did not see the same keys and peers", rule="transcript")
+        if len({bytes(m.body["question"]) for m in masked}) != 1:
+            raise AggregateFalse("the sites of the sum were asked different questions", rule="transcript")
         if any(tuple(m.body["survivors"]) != tuple(sorted(survivors)) for m in rounds["shares"].values()):
             raise AggregateFalse("the shares open another sum", rule="transcript")
-        sent = _plain(described(question.question))
         ring = ring_for(question.fields)
         total = summed(rounds["masked"], survivors, width(question.fields), ring)
         opened(total, ring, terms.roster, terms.threshold, rounds["keys"], members, survivors, rounds["shares"])
-        del sent
+        dropped = tuple(record["dropped"])
         try:
             totals = screen(
                 unpack(total, question.fields, len(terms.roster), len(survivors)),
                 question.fields,
                 session.study.privacy.minimum_persons,
             )
-        except TooFewPersons:
-            if record["ended"] != "TooFewPersons":
+        except TooFewPersons as error:
+            if record["ended"] != error.code or record["totals"]:
                 raise AggregateFalse("the total lies under the minimum of persons", rule="transcript") from None
-            return
+            return Outcome((), survivors, dropped, error.code)
         claimed = question.join(record["totals"]) if record["totals"] else {}
-        if record["ended"] or not all(
-            name in claimed and np.array_equal(np.asarray(claimed[name]), value, equal_nan=value.dtype.kind == "f")
-            for name, value in totals.items()
+        if (
+            record["ended"]
+            or set(claimed) != set(totals)
+            or not all(
+                np.array_equal(np.asarray(claimed[name]), value, equal_nan=value.dtype.kind == "f")
+                for name, value in totals.items()
+            )
         ):
             raise AggregateFalse("the coordinator's total is not the sum of the sites' updates", rule="transcript")
+        return Outcome(question.split(totals), survivors, dropped)
 
     def _heard(self, session: Session, data: bytes, kind: str, round: int, attempt: int, name: str) -> Message:
-        from fivefold.auth.messages import verified
-
         message = verified(bytes(data), session.participant.terms.public_keys)
         place = (kind, session.digest, session.run, round, attempt, name)
         if (message.kind, message.study, message.run, message.round, message.attempt, message.sender) != place:
@@ -341,12 +354,8 @@ def outcome_of(record: Mapping[str, Any]) -> Outcome:
 
 def _plain(value: Any) -> Any:
     """A question as it is after its trip: the form in which the sent one arrives."""
-    from fivefold.protocol.encoding import decode, encode
-
     return decode(encode(value))
 
 
 def _public(private: bytes) -> str:
-    from fivefold.auth.keys import public_of
-
     return public_of(private).hex()
