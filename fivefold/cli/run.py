@@ -38,6 +38,8 @@ def run(
     from fivefold.study.digest import load_signed
 
     signed = study if study.suffix == ".json" else study.with_name("study.signed.json")
+    if not study.exists():
+        raise StudyNotFound(f"there is no study at {study}")
     if not signed.exists():
         raise StudyNotFound(f"there is no signed study at {signed}", help=f"Sign it: `fivefold study sign {study} --key KEY`.")
     found = load_signed(signed)

@@ -91,7 +91,25 @@ def an_empty_total(record: dict[str, Any]) -> dict[str, Any]:
     return record | {"totals": ()}
 
 
-@pytest.mark.parametrize("change", [more_persons, a_site_less, without_an_update, ended_early, an_empty_total])
+def a_drop_out_invented(record: dict[str, Any]) -> dict[str, Any]:
+    return record | {"dropped": ("fir",)}
+
+
+def a_field_too_many(record: dict[str, Any]) -> dict[str, Any]:
+    (totals,) = record["totals"]
+    return record | {"totals": ({**totals, "more": totals["persons"]},)}
+
+
+def a_peer_less(record: dict[str, Any]) -> dict[str, Any]:
+    heard = record["transcript"]
+    return record | {"transcript": {**heard, "members": tuple(n for n in heard["members"] if n != "fir")}}
+
+
+FALSE = [more_persons, a_site_less, without_an_update, ended_early, an_empty_total]
+FALSE += [a_drop_out_invented, a_field_too_many, a_peer_less]
+
+
+@pytest.mark.parametrize("change", FALSE)
 def test_a_false_aggregate(them: Consortium, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     hostile = them.attack(altered_history(change))
     them.holds(hostile, "ask", "AggregateFalse", "transcript")
