@@ -44,8 +44,8 @@ def one_sentence(said: str, sentence: str) -> None:
 
 
 def test_missing_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    says(capsys, 11, "there is no signed study", "run", tmp_path / "study.yaml")
-    says(capsys, 11, "there is no signed study", "run", tmp_path / "study.signed.json")
+    says(capsys, 11, "there is no study at", "run", tmp_path / "study.yaml")
+    says(capsys, 11, "there is no study at", "run", tmp_path / "study.signed.json")
 
 
 def test_unsigned_study(breast: Path, capsys: pytest.CaptureFixture[str]) -> None:
