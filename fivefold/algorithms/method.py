@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fivefold.protocol.questions import Rounds, SiteStep
-from fivefold.study.definition import Analysis
+from fivefold.study.definition import Analysis, DifferentialPrivacy
 from fivefold.study.dictionary import Dictionary
 
 
@@ -26,6 +26,7 @@ class Setting:
     minimum_persons: int
     max_rows_per_site: int
     seed: int = 0
+    differential_privacy: DifferentialPrivacy | None = None
 
     def rng(self, round: int) -> np.random.Generator:
         """Randomness that every replay of the study shares (never for secrecy)."""

@@ -260,8 +260,7 @@ def _epsilon(policy: Policy, study: Study, _: date) -> str | None:
     private = study.privacy.differential_privacy
     if private is None or policy.max_epsilon is None:
         return None
-    asked = private.get("epsilon")
-    if isinstance(asked, (int, float)) and not isinstance(asked, bool) and 0 < asked <= policy.max_epsilon:
+    if 0 < private.epsilon <= policy.max_epsilon:
         return None
     return f"the study's differential privacy is weaker than ε = {policy.max_epsilon}"
 

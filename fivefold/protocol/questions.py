@@ -32,6 +32,11 @@ WEIGHTS = "@weights"
 never leaves a site."""
 PERSONS = "@persons"
 
+STATE = "@state"
+"""A step that `keeps_state` returns what it wants to keep at its own site under this name, a mapping of arrays, and gets it
+back as its argument `state` (None the first time). It is staged under (run, round) and committed only when the next question
+shows the site among that round's survivors; it never leaves the site and dies with the run."""
+
 
 @dataclass(frozen=True)
 class Field:
@@ -49,6 +54,10 @@ class Field:
     kind: FieldKind
     bound: float
     shape: tuple[int, ...] = ()
+    sensitivity: float | None = None
+    """The most by which one protected unit (a person's rows all together, or the site where the study says `unit: site`) can
+    change this array at one site, in the L2 norm; the step keeps to it. None: unknown, so no noise can protect it and a study
+    with differential privacy cannot ask it."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.bound) and self.bound > 0):
@@ -66,23 +75,24 @@ class SiteStep:
     name: str
     version: int
     leaves: Leaves
-    function: Callable[..., Mapping[str, Array]]
+    function: Callable[..., Mapping[str, Any]]
+    keeps_state: bool = False
 
     @property
     def identity(self) -> str:
         return f"{self.name}/{self.version}"
 
-    def __call__(self, table: Any, **arguments: Value) -> Mapping[str, Array]:
+    def __call__(self, table: Any, **arguments: Value) -> Mapping[str, Any]:
         return self.function(table, **arguments)
 
 
 def site_step(
-    name: str, *, leaves: Leaves = "sum", version: int = 1
-) -> Callable[[Callable[..., Mapping[str, Array]]], SiteStep]:
+    name: str, *, leaves: Leaves = "sum", version: int = 1, keeps_state: bool = False
+) -> Callable[[Callable[..., Mapping[str, Any]]], SiteStep]:
     """Mark the half of an algorithm that runs beside the rows: `step(table, **arguments) -> {field name: array}`."""
 
-    def mark(function: Callable[..., Mapping[str, Array]]) -> SiteStep:
-        return SiteStep(name, version, leaves, function)
+    def mark(function: Callable[..., Mapping[str, Any]]) -> SiteStep:
+        return SiteStep(name, version, leaves, function, keeps_state)
 
     return mark
 

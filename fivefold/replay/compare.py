@@ -29,7 +29,7 @@ def described(question: Sum | Gather | Relay | tuple[Sum, ...]) -> Any:
     value: dict[str, Any] = {
         "kind": "sum" if isinstance(question, Sum) else "gather",
         "step": question.step.identity,
-        "fields": tuple((f.name, f.kind, float(f.bound), f.shape) for f in question.fields),
+        "fields": tuple((f.name, f.kind, float(f.bound), f.shape, f.sensitivity) for f in question.fields),
         "arguments": dict(question.arguments),
     }
     return value | ({"needs": question.needs} if isinstance(question, Sum) else {"sites": question.sites})

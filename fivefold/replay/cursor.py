@@ -7,7 +7,7 @@ coordinator can ask what the signed study does not ask.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fivefold.algorithms.method import Method, Setting
@@ -69,7 +69,7 @@ class Asked:
         sums = self.sums
         if len(sums) == 1:
             return sums[0].fields
-        return tuple(Field(f"{i}.{f.name}", f.kind, f.bound, f.shape) for i, s in enumerate(sums) for f in s.fields)
+        return tuple(replace(f, name=f"{i}.{f.name}") for i, s in enumerate(sums) for f in s.fields)
 
     def split(self, totals: Mapping[str, Array]) -> tuple[Mapping[str, Array], ...]:
         """Totals by field name → one mapping for each sum."""
@@ -92,6 +92,7 @@ def setting_of(study: Study) -> Setting:
         minimum_persons=study.privacy.minimum_persons,
         max_rows_per_site=study.privacy.max_rows_per_site,
         seed=study.seed,
+        differential_privacy=study.privacy.differential_privacy,
     )
 
 

@@ -73,6 +73,23 @@ class Envelope:
 
 
 @dataclass(frozen=True)
+class DifferentialPrivacy:
+    """What every answer of the study is worth at most to somebody who wants to know about one person (or one site).
+
+    `unit` is what is protected: neighbouring data differ by all rows of one person, or by one whole site. `noise_multiplier` z:
+    the summed noise's standard deviation is z times the L2 sensitivity of each answer (per question, fields weighed alike).
+    `epsilon` at `delta` is the cap that all questions of the study together may cost. `dropouts` (d) may be missing from a
+    round and the noise of the others still suffices.
+    """
+
+    unit: Literal["person", "site"]
+    epsilon: float
+    delta: float
+    noise_multiplier: float
+    dropouts: int = 0
+
+
+@dataclass(frozen=True)
 class Privacy:
     """How the coordinator is kept from learning more than sums (design: docs/secure-sum.md).
 
@@ -89,7 +106,7 @@ class Privacy:
     colluders: int = 0
     honest: int = 2
     max_rows_per_site: int = 1_000_000
-    differential_privacy: Mapping[str, Any] | None = None
+    differential_privacy: DifferentialPrivacy | None = None
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from fivefold.study.definition import (
     Analysis,
     Cohort,
     Derived,
+    DifferentialPrivacy,
     Envelope,
     Lead,
     Outputs,
@@ -49,10 +50,18 @@ def study_of(file: StudyFile, dictionary: Dictionary) -> Study:
         ),
         analyses=tuple(Analysis(**a.model_dump(exclude={"options"}), options=ordered(a.options)) for a in file.analyses),
         envelope=Envelope(**file.envelope.model_dump()),
-        privacy=Privacy(**file.privacy.model_dump()),
+        privacy=_privacy(file),
         outputs=Outputs(**file.outputs.model_dump()),
         agreements=Agreements(**file.agreements.model_dump()),
         seed=file.seed,
+    )
+
+
+def _privacy(file: StudyFile) -> Privacy:
+    noise = file.privacy.differential_privacy
+    return Privacy(
+        **file.privacy.model_dump(exclude={"differential_privacy"}),
+        differential_privacy=None if noise is None else DifferentialPrivacy(**noise.model_dump()),
     )
 
 

@@ -119,6 +119,16 @@ class EnvelopeFile(Border):
     fits: Whole = Field(0, description="How many variations in all.")
 
 
+class DifferentialPrivacyFile(Border):
+    """Noise in every answer, so that no person (or no site) shows in it."""
+
+    unit: Literal["person", "site"] = Field(description="What is protected: all rows of one person, or one whole site.")
+    epsilon: Number = Field(description="The cap: what all questions of the study together may cost.", examples=[3.0])
+    delta: Number = Field(description="Far below one over the number of persons.", examples=[1e-6])
+    noise_multiplier: Number = Field(description="Noise's deviation over sensitivity; `fivefold study estimate` finds it.")
+    dropouts: Whole = Field(0, description="Sites that may be missing while the noise still suffices.")
+
+
 class PrivacyFile(Border):
     """How the coordinator is kept from learning more than sums."""
 
@@ -133,7 +143,7 @@ class PrivacyFile(Border):
     colluders: Whole = Field(0, description="Sites that may work together with the coordinator.")
     honest: Whole = Field(2, description="Honest sites in every sum, 2 or more.")
     max_rows_per_site: Whole = Field(1_000_000, description="Public bound; the exactness of the sum follows from it.")
-    differential_privacy: dict[str, Any] | None = Field(None, description="Left out: sums are exact.")
+    differential_privacy: DifferentialPrivacyFile | None = Field(None, description="Left out: sums are exact.")
 
 
 class OutputsFile(Border):

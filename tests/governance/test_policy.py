@@ -16,12 +16,27 @@ from fivefold.auth import keys
 from fivefold.errors import FivefoldError, PolicyRefuses
 from fivefold.governance.policy import STUDY_RULES, Policy, decide, needed, recognised
 from fivefold.protocol.questions import Field, Gather, Relay, Sum, site_step
-from fivefold.study.definition import Agreements, Analysis, Cohort, Envelope, Lead, Outputs, Privacy, Study, StudySite
+from fivefold.study.definition import (
+    Agreements,
+    Analysis,
+    Cohort,
+    DifferentialPrivacy,
+    Envelope,
+    Lead,
+    Outputs,
+    Privacy,
+    Study,
+    StudySite,
+)
 from fivefold.study.dictionary import Dictionary
 
 TODAY = date(2026, 11, 24)
 LEAD, OTHER = keys.public_of(keys.new_key()).hex(), keys.public_of(keys.new_key()).hex()
 SITES = {name: keys.public_of(keys.new_key()) for name in ("basel", "bern", "genf", "chur", "zug")}
+
+
+def noise(epsilon: float) -> DifferentialPrivacy:
+    return DifferentialPrivacy("person", epsilon, 1e-6, 1.0)
 
 
 def text(**changes: Any) -> bytes:
@@ -92,8 +107,16 @@ def test_a_plain_study_is_permitted_and_the_rule_named() -> None:
         ("colluders", {"colluders": "3"}, {"privacy": Privacy(colluders=3)}),
         ("honest", {"honest": "3"}, {}),
         ("exact_sums", {"exact_sums": "refused"}, {}),
-        ("max_epsilon", {"max_epsilon": "1"}, {"privacy": Privacy(differential_privacy={"epsilon": 2.0})}),
-        ("max_epsilon", {"max_epsilon": "1"}, {"privacy": Privacy(differential_privacy={"epsilon": float("nan")})}),
+        (
+            "max_epsilon",
+            {"max_epsilon": "1"},
+            {"privacy": Privacy(differential_privacy=noise(2.0))},
+        ),
+        (
+            "max_epsilon",
+            {"max_epsilon": "1"},
+            {"privacy": Privacy(differential_privacy=noise(float("nan")))},
+        ),
         ("max_iterations", {}, {"analyses": (Analysis("a", "glm", options={"max_iterations": 26}),)}),
         ("peers", {"peers": "[]"}, {}),
         ("peers", {"peers": f"[{{site: bern, fingerprint: {OTHER}}}]"}, {}),

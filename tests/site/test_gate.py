@@ -20,7 +20,18 @@ from fivefold.protocol.questions import PERSONS, WEIGHTS, Field, Sum, site_step
 from fivefold.replay.cursor import Asked
 from fivefold.site import gate
 from fivefold.site.gate import DISCLOSURE_CHECKS, GATE, Departure, leave, seen
-from fivefold.study.definition import Agreements, Analysis, Cohort, Envelope, Lead, Outputs, Privacy, Study, StudySite
+from fivefold.study.definition import (
+    Agreements,
+    Analysis,
+    Cohort,
+    DifferentialPrivacy,
+    Envelope,
+    Lead,
+    Outputs,
+    Privacy,
+    Study,
+    StudySite,
+)
 from fivefold.study.dictionary import Dictionary
 from fivefold.study.table import Table
 
@@ -235,6 +246,6 @@ def test_bounds_shape_and_finiteness(tmp_path: Path, answer: Any, kind: type[Fiv
 
 
 def test_no_noise_yet_means_no_answer_where_noise_was_promised(tmp_path: Path) -> None:
-    private = study(differential_privacy={"epsilon": 1.0})
+    private = study(differential_privacy=DifferentialPrivacy("person", 1.0, 1e-6, 1.0))
     assert rule_of(PolicyRefuses, departure(tmp_path, it=private)) == "differential_privacy"
     assert rule_of(PolicyRefuses, departure(tmp_path, exact_sums="refused")) == "exact_sums"

@@ -190,7 +190,12 @@ IN_STUDY = [
     ("  honest: 1", "  colluders: 0", "honest is 1", "2 or more"),
     ("  mode: plain", "  colluders: 0", "mode cannot be 'plain'", "secure_sum"),
     ("  adversary: activ", "  colluders: 0", "adversary cannot be 'activ'", "'active'"),
-    ("  differential_privacy: {epsilon: 1}", "  colluders: 0", "adds no noise", "Take"),
+    (
+        "  differential_privacy: {unit: person, epsilon: 1, delta: 1e-6, noise_multiplier: 1}",
+        "  colluders: 0",
+        "adds no noise",
+        "Take",
+    ),
     ("  expires: 31.12.2031", "  expires: 2031-12-31", "'31.12.2031' is not a day", "2027-12-31"),
     ("  expires: '2031-02-31'", "  expires: 2031-12-31", "'2031-02-31' is not a day", "2027-12-31"),
     ("  expires: 2031-12-31T10:00:00Z", "  expires: 2031-12-31", "a day is expected, not a time", "2027-12-31"),
