@@ -59,7 +59,9 @@ class Nouns(click.Group):
         if hasattr(module, "app"):
             from typer.main import get_command
 
-            return get_command(module.app)
+            from fivefold.cli.arguments import explained
+
+            return explained(get_command(module.app))
         return module.command  # type: ignore[no-any-return]
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:

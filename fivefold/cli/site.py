@@ -388,6 +388,8 @@ def _print_report(report: Any) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    for line in report.get("surplus", ()):
+        out.print(f"[yellow]![/] {escape(line)}", highlight=False, soft_wrap=True)
 
 
 def _console() -> Any:

@@ -206,12 +206,12 @@ def vary(
 
 @app.command()
 def schema(
-    of: Annotated[Literal["study", "dictionary"], typer.Argument(help="Which file.")] = "study",
+    of: Annotated[Literal["study", "dictionary", "mapping", "site"], typer.Argument(help="Which kind of file.")] = "study",
 ) -> None:
-    """Print the JSON Schema with which an editor completes and checks the file."""
-    from fivefold.study.schema import json_schema
+    """Print the JSON Schema with which an editor completes and checks a file: study, dictionary, mapping or site (policy)."""
+    from fivefold.cli.schemas import published
 
-    typer.echo(json_schema(of), nl=False)
+    typer.echo(published(of), nl=False)
 
 
 # ---- files ----------------------------------------------------------------------------------------------------------

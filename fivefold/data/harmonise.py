@@ -19,6 +19,7 @@ from fivefold.data.quality import QualityReport, VariableQuality
 from fivefold.errors import MappingInvalid, OutOfBounds, StudyInvalid, ValueInvalid, ValueNotFinite
 from fivefold.study.definition import Study
 from fivefold.study.dictionary import Variable
+from fivefold.study.expression_syntax import suggestion
 from fivefold.study.expressions import evaluate, names
 from fivefold.study.table import Table
 
@@ -47,8 +48,9 @@ def needed_columns(study: Study, mapping: Mapping) -> tuple[str, ...]:
     for variable in _variables(study):
         mapped = mapping.variables.get(variable.name)
         if mapped is None:
+            strange = [line for line in surplus(study, mapping) if f"Did you mean {variable.name!r}?" in line]
             raise MappingInvalid(
-                f"{FILE} says nothing about {variable.name}, which the study uses",
+                f"{FILE} says nothing about {variable.name}, which the study uses" + "".join(f" ({line})" for line in strange),
                 help="Map a column to it, or write `absent: true` where the site does not have it.",
                 variable=variable.name,
             )
@@ -114,8 +116,30 @@ def harmonise(
         rows=len(chosen),
         persons=len(present),
         variables=tuple(qualities),
+        surplus=surplus(study, mapping),
     )
     return Harmonised(replace(chosen, person=dense.astype(np.int64)), tuple(known[i] for i in present), report)
+
+
+def surplus(study: Study, mapping: Mapping) -> tuple[str, ...]:
+    """One sentence, with its line, for each variable of the mapping that the study does not read: a slip of the pen would
+    otherwise stay unseen. Another study may read it, so it is no fault."""
+    read = {v.name for v in _variables(study)}
+    derived = {d.variable.name for d in study.derived}
+    found = []
+    for name in mapping.variables:
+        if name in read:
+            continue
+        if name in derived:
+            why = "the study derives it from others"
+        elif name == study.person:
+            why = "the column that identifies a person stands under `person:`"
+        elif name in study.dictionary:
+            why = "the study does not use it"
+        else:
+            why = f"the dictionary does not have it. {suggestion(name, list(study.dictionary.variables))}"
+        found.append(f"{mapping.at('variables', name)}: {name} is not read, because {why}")
+    return tuple(found)
 
 
 def cohort(study: Study, table: Table) -> tuple[Mask, Mask]:

@@ -18,7 +18,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, PrivateAttr, WithJsonSchema, model_validator
 
 from fivefold.errors import MappingInvalid
 from fivefold.study.lines import parse, raw, validated
@@ -44,7 +44,16 @@ def canonical(text: str) -> str:
     return str(int(float(text))) if WHOLE.match(text) else text
 
 
-Code = Annotated[str, BeforeValidator(code_text)]
+Code = Annotated[str, BeforeValidator(code_text), WithJsonSchema({"type": ["string", "number", "boolean"]})]
+"""A code; in the published schema, whatever YAML makes of it."""
+
+
+def _short_form(schema: dict[str, Any]) -> None:
+    """In the published schema: a variable is a column's name, or a mapping with one of its three sources."""
+    whole = dict(schema) | {"anyOf": [{"required": [key]} for key in ("column", "constant", "absent")]}
+    description = whole.pop("description", "")
+    schema.clear()
+    schema.update({"description": description, "anyOf": [{"type": "string"}, whole]})
 
 
 class _Frozen(BaseModel):
@@ -119,15 +128,19 @@ class Mapped(_Frozen):
     codes to the dictionary's; `missing` are codes that mean 'not known' in this column; `format` is a date's (`%d.%m.%Y`;
     ISO 8601 if absent)."""
 
-    column: str | None = None
-    constant: Code | None = None
-    absent: Literal[True] | None = None
-    unit: str | None = Field(default=None, max_length=60)
-    factor: float | None = None
-    codes: dict[Code, Code] = Field(default_factory=dict)
-    missing: tuple[Code, ...] = ()
-    format: str | None = None
-    on_invalid: OnInvalid | None = None
+    model_config = ConfigDict(json_schema_extra=_short_form)
+
+    column: str | None = Field(None, description="The column that holds it.", examples=["AGE_M"])
+    constant: Code | None = Field(None, description="One value for all rows.", examples=["basel"])
+    absent: Literal[True] | None = Field(None, description="The site does not have it: missing in all rows.")
+    unit: str | None = Field(None, max_length=60, description="The column's own unit; left out: the dictionary's.")
+    factor: float | None = Field(None, description="Multiplies, in place of a unit that does not convert. Not 0.")
+    codes: dict[Code, Code] = Field(
+        default_factory=dict, description="The site's codes to the dictionary's.", examples=[{"1": "male", "2": "female"}]
+    )
+    missing: tuple[Code, ...] = Field((), description="Codes that mean: not known, in this column.", examples=[[9]])
+    format: str | None = Field(None, description="Of a date; ISO 8601 if left out.", examples=["%d.%m.%Y"])
+    on_invalid: OnInvalid | None = Field(None, description="As for the whole file, for this variable.")
 
     @model_validator(mode="before")
     @classmethod
@@ -157,11 +170,11 @@ class Mapped(_Frozen):
 class Mapping(_Frozen):
     """The whole file. `person` names the column that identifies a person."""
 
-    source: Source
-    person: str | EachRow
-    missing: tuple[Code, ...] = ()
-    on_invalid: OnInvalid = "missing"
-    variables: dict[str, Mapped]
+    source: Source = Field(description="Where the rows are.")
+    person: str | EachRow = Field(description="The column that identifies a person; {each_row: true} where there is none.")
+    missing: tuple[Code, ...] = Field((), description="Cells that mean: not known, in every column.", examples=[["NA", "?"]])
+    on_invalid: OnInvalid = Field("missing", description="What becomes of a cell that holds no value: counted, or refused.")
+    variables: dict[str, Mapped] = Field(description="The dictionary's variables, each with where it comes from.")
 
     _lines: dict[tuple[str | int, ...], int] = PrivateAttr(default_factory=dict)
     _digest: str = PrivateAttr(default="")

@@ -52,6 +52,8 @@ class QualityReport:
     rows: int
     persons: int
     variables: tuple[VariableQuality, ...]
+    surplus: tuple[str, ...] = ()
+    """A sentence for each line of the mapping that nothing reads."""
 
     def value(self) -> Mapping[str, Any]:
         """As plain values."""

@@ -106,7 +106,7 @@ class Policy(_Frozen):
     local_minimum: int = Field(default=0, ge=0)
     """A count of persons of this site alone in 1..local_minimum-1 refuses the step; 0 or 1: no such rule."""
     minimum_sites: int = Field(default=3, ge=3)
-    minimum_difference: int = Field(default=1, ge=1)
+    minimum_difference: int = Field(default=2, ge=2)
     colluders: int = Field(default=0, ge=0)
     honest: int = Field(default=2, ge=2)
     site_totals: Choice = "refused"

@@ -238,7 +238,7 @@ def policy_values(name: str, custodian: str, key: str, today: date) -> dict[str,
         "minimum_persons": 5,
         "local_minimum": 0,
         "minimum_sites": 3,
-        "minimum_difference": 1,
+        "minimum_difference": 2,
         "colluders": 0,
         "honest": 2,
         "site_totals": "refused",
@@ -266,6 +266,7 @@ COMMENTS = {
     "minimum_persons": "Fewer persons in the cohort: no answer. Studies must ask for at least this on totals, too.",
     "local_minimum": "A count of this site's own persons in 1..local_minimum-1 refuses the step. 0: no such rule.",
     "minimum_sites": "At least so many recognised sites in every sum; with two, each would learn the other's.",
+    "minimum_difference": "Any two sums over different survivors must differ by so many sites and the colluders; 2 or more.",
     "site_totals": "permitted: this site's own totals may become known (each over at least minimum_persons).",
     "event_totals": "permitted: totals at single event times (daily Kaplan-Meier curves, exact Cox).",
     "exact_sums": "refused: answer only with differential privacy.",
@@ -278,7 +279,11 @@ COMMENTS = {
 
 def policy_text(values: Mapping[str, Any]) -> str:
     """site.yaml with a comment over each key."""
-    lines = ["# The policy of this site. What it does not permit is refused; a file that does not parse permits nothing."]
+    lines = [
+        "# The policy of this site. What it does not permit is refused; a file that does not parse permits nothing.",
+        "# Editors complete this file after: fivefold study schema site > site.schema.json",
+        "# yaml-language-server: $schema=site.schema.json",
+    ]
     for key, value in values.items():
         if key in COMMENTS:
             lines += ["", f"# {COMMENTS[key]}"]
@@ -290,6 +295,9 @@ def policy_text(values: Mapping[str, Any]) -> str:
 
 
 MAPPING_SKELETON = """\
+# Editors complete this file after: fivefold study schema mapping > mapping.schema.json
+# yaml-language-server: $schema=mapping.schema.json
+#
 # How this site's own columns, units and codes become the study's dictionary.
 # `fivefold site check STUDY` shows what comes of it, variable by variable.
 

@@ -227,7 +227,7 @@ def _privacy(study: Study) -> Iterator[Fault]:
             f"Write {count} or less.",
         )  # fmt: skip
     limits = {
-        "minimum_persons": (1, MOST_ROWS), "minimum_difference": (1, MOST_SITES), "colluders": (0, MOST_SITES),
+        "minimum_persons": (1, MOST_ROWS), "minimum_difference": (2, MOST_SITES), "colluders": (0, MOST_SITES),
         "honest": (2, MOST_SITES), "max_rows_per_site": (1, MOST_ROWS),
     }  # fmt: skip
     good = True

@@ -102,7 +102,7 @@ class Privacy:
     threshold: int | None = None
     minimum_sites: int = 3
     minimum_persons: int = 5
-    minimum_difference: int = 1
+    minimum_difference: int = 2
     colluders: int = 0
     honest: int = 2
     max_rows_per_site: int = 1_000_000

@@ -5,6 +5,8 @@ What these models cannot say (a variable that nobody declared, two sites with on
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, StringConstraints
@@ -139,7 +141,9 @@ class PrivacyFile(Border):
     )
     minimum_sites: Whole = Field(3, description="3 or more.")
     minimum_persons: Whole = Field(5, description="No total over fewer persons is shown.")
-    minimum_difference: Whole = Field(1, description="Sites by which two sums over different survivors must differ.")
+    minimum_difference: Whole = Field(
+        2, description="Sites by which any two sums over different survivors must differ, colluders not counted; 2 or more."
+    )
     colluders: Whole = Field(0, description="Sites that may work together with the coordinator.")
     honest: Whole = Field(2, description="Honest sites in every sum, 2 or more.")
     max_rows_per_site: Whole = Field(1_000_000, description="Public bound; the exactness of the sum follows from it.")
@@ -183,14 +187,13 @@ class StudyFile(Border):
     seed: Seed = 0
 
 
-SCHEMAS: dict[str, type[Border]] = {"study": StudyFile, "dictionary": DictionaryFile}
-
-
-def json_schema(name: str) -> str:
-    """The published JSON Schema (2020-12) of a study or dictionary file, as text with a final newline."""
+def json_schema(name: str, model: type[BaseModel], comments: Mapping[str, str] = MappingProxyType({})) -> str:
+    """The published JSON Schema (2020-12) of a kind of file, as text with a final newline; `comments` describe its own keys."""
     import json
 
-    schema = SCHEMAS[name].model_json_schema(by_alias=True)
+    schema = model.model_json_schema(by_alias=True)
+    for key, text in comments.items():
+        schema["properties"][key].setdefault("description", text)
     head = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"urn:fivefold:{name}-file:1",

@@ -185,3 +185,33 @@ def test_ctrl_c_in_a_prompt_is_130(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert b"interrupted" in err
     assert not list(tmp_path.iterdir())
+
+
+def commands(command: click.Command, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], click.Command]]:
+    if not isinstance(command, click.Group):
+        return [(path, command)]
+    context = click.Context(command)
+    return [
+        one
+        for name in command.list_commands(context)
+        for below in [command.get_command(context, name)]
+        if below is not None
+        for one in commands(below, (*path, name))
+    ]
+
+
+def test_help_says_what_each_argument_is(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command is asked: the words of its arguments and options stand on the page, whole."""
+    monkeypatch.setenv("COLUMNS", "300")
+    found = commands(frame.app)
+    assert len(found) > 20
+    arguments = 0
+    for path, command in found:
+        assert frame.run([*path, "--help"]) == 0
+        page = " ".join(capsys.readouterr().out.replace("│", " ").split())
+        for parameter in command.params:
+            words = getattr(parameter, "help", None)
+            assert words, f"{' '.join(path)}: nothing says what {parameter.name} is"
+            assert " ".join(words.split()) in page, f"{' '.join(path)}: {words!r} does not stand in its --help"
+            arguments += isinstance(parameter, click.Argument)
+    assert arguments > 15

@@ -64,6 +64,30 @@ def counts(found: Any, name: str) -> dict[str, int]:
     return {k: v for k, v in parts.items() if v}
 
 
+def test_a_line_that_nothing_reads_is_reported() -> None:
+    twice = Derived(Variable("twice", "Twice the age", "number", "year", 0, 240), "2 * age")
+    how = Mapping.of(
+        b"source: {kind: csv, path: x.csv}\nperson: id\nvariables:\n"
+        b"  age: AGE\n  sex: SEX\n  agge: AGE2\n  twice: AGE\n  patient: id\n  qqq: Q\n"
+    )
+    report = run(study("age", derived=(twice,)), how, AGE=["1"]).report
+    assert report.surplus == (
+        "mapping.yaml, line 5: sex is not read, because the study does not use it",
+        "mapping.yaml, line 6: agge is not read, because the dictionary does not have it. Did you mean 'age'?",
+        "mapping.yaml, line 7: twice is not read, because the study derives it from others",
+        "mapping.yaml, line 8: patient is not read, because the column that identifies a person stands under `person:`",
+        "mapping.yaml, line 9: qqq is not read, because the dictionary does not have it. "
+        "Write one of: patient, age, temp, visits, sex, smoker, born.",
+    )
+    assert report.value()["surplus"] == report.surplus
+    assert run(study("age"), mapping("age: AGE"), AGE=["1"]).report.surplus == ()
+
+
+def test_a_misspelt_variable_is_named_with_its_line() -> None:
+    with pytest.raises(MappingInvalid, match=r"nothing about age, .* \(mapping.yaml, line 3: agge is not read"):
+        needed_columns(study("age"), mapping("agge: AGE"))
+
+
 def test_numbers_and_every_fault() -> None:
     cells = [
         "1",

@@ -102,7 +102,7 @@ def test_a_plain_study_is_permitted_and_the_rule_named() -> None:
         ("adversary", {}, {"privacy": Privacy(adversary="curious")}),
         ("minimum_persons", {"minimum_persons": "10"}, {}),
         ("minimum_sites", {"minimum_sites": "4"}, {}),
-        ("minimum_difference", {"minimum_difference": "2"}, {}),
+        ("minimum_difference", {"minimum_difference": "3"}, {}),
         ("colluders", {"colluders": "1"}, {}),
         ("colluders", {"colluders": "3"}, {"privacy": Privacy(colluders=3)}),
         ("honest", {"honest": "3"}, {}),

@@ -1,0 +1,27 @@
+"""What each argument is stands in a command's --help.
+
+Typer 0.20 sets an argument's help before click 8.5's constructor, which then clears it again; only options keep theirs. Here
+each argument gets back the words that the command's own signature has for it. With versions that keep them, nothing changes.
+"""
+
+from __future__ import annotations
+
+import click
+
+
+def explained(command: click.Command) -> click.Command:
+    """The command, and all below it, with the help of each argument as its function's signature gives it."""
+    if isinstance(command, click.Group):
+        for below in command.commands.values():
+            explained(below)
+    if command.callback is None or not any(isinstance(p, click.Argument) for p in command.params):
+        return command
+    from typer.models import ParameterInfo
+    from typer.utils import get_params_from_function
+
+    said = get_params_from_function(command.callback)
+    for param in command.params:
+        info = said[param.name].default if param.name in said else None
+        if isinstance(param, click.Argument) and isinstance(info, ParameterInfo):
+            param.help = param.help or info.help
+    return command
