@@ -2,8 +2,9 @@
 
 A curve is an array of Rényi divergences, one for each order of `ORDERS`; curves of releases add up (Mironov, 2017, "Rényi
 differential privacy", Proposition 1), also where each release was chosen after seeing the ones before (Feldman & Zrnic, 2021,
-"Individual privacy accounting via a Rényi filter"). At integer orders the discrete Gaussian's curve for a shift by whole grid steps
-equals the continuous one's (Canonne, Kamath & Steinke, 2020, "The discrete Gaussian for differential privacy"), hence `ORDERS`.
+"Individual privacy accounting via a Rényi filter"). At integer orders the discrete Gaussian's curve for a shift by whole grid
+steps equals the continuous one's (Canonne, Kamath & Steinke, 2020, "The discrete Gaussian for differential privacy"),
+hence `ORDERS`.
 """
 
 from __future__ import annotations
