@@ -22,6 +22,10 @@ def run(
     ],
     out: Annotated[Path | None, typer.Option(help="Folder for the run; a new one beside the study by default.")] = None,
     sites: Annotated[Path | None, typer.Option(help="Where the site folders are; `sites` beside the study by default.")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Another seed than the study's, once lead (`fivefold study reseed`) and custodians agreed."),
+    ] = None,
     resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print result.json.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no tables.")] = False,
@@ -36,6 +40,7 @@ def run(
     from fivefold.protocol.results import Result
     from fivefold.results.show import show_results
     from fivefold.study.digest import load_signed
+    from fivefold.study.reseed import load_reseeded
 
     signed = study if study.suffix == ".json" else study.with_name("study.signed.json")
     if not study.exists():
@@ -44,6 +49,7 @@ def run(
         raise StudyNotFound(f"there is no signed study at {signed}", help=f"Sign it: `fivefold study sign {study} --key KEY`.")
     found = load_signed(signed)
     _unchanged(study, found.digest)
+    found = found if seed is None else load_reseeded(signed, found, seed)
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     folder = resume or out or signed.parent / "runs" / stamp
     engine = local_engine(sites or signed.parent / "sites", tuple(s.name for s in found.study.sites))
@@ -59,8 +65,9 @@ def run(
     try:
         done = run_study(found, engine, folder, tell=tell, engine_name="local", resume=resume is not None)
     except KeyboardInterrupt:
+        more = "" if seed is None else f" --seed {seed}"
         raise RunInterrupted(
-            "interrupted; nothing is lost", help=f"Continue with `fivefold run {study} --resume {folder}`."
+            "interrupted; nothing is lost", help=f"Continue with `fivefold run {study}{more} --resume {folder}`."
         ) from None
     ended = {name: r for name, r in done.results.items() if not isinstance(r, Result)}
     if json:

@@ -205,6 +205,26 @@ def vary(
 
 
 @app.command()
+def reseed(
+    study: StudyPath,
+    seed: Annotated[int, typer.Option(help="The other seed.", show_default=False)],
+    key: KeyPath,
+    out: Out = None,
+    replace: Replace = False,
+    as_json: AsJson = False,
+) -> None:
+    """Sign a signed study with another seed and nothing else changed; every custodian then has to approve it."""
+    from fivefold.cli.keys import open_key
+    from fivefold.study.digest import load_signed
+    from fivefold.study.reseed import reseeded_file, sign_reseeded
+
+    signed = sign_reseeded(load_signed(study).study, seed, open_key(key))
+    target = out or reseeded_file(study, seed)
+    _keep(target, signed.to_bytes(), replace)
+    _done(target, signed.digest, as_json)
+
+
+@app.command()
 def schema(
     of: Annotated[Literal["study", "dictionary", "mapping", "site"], typer.Argument(help="Which kind of file.")] = "study",
 ) -> None:
