@@ -25,6 +25,7 @@ Floats = npt.NDArray[np.float64]
 CHUNK = 1 << 14
 """Elements encoded at a time, so that every intermediate stays in the cache."""
 LARGEST_COUNT = 2**63 - 1
+COUNTS = ("count", "cell", "persons")
 
 
 def ring_for(fields: Sequence[Field]) -> Ring:
@@ -52,7 +53,7 @@ def pack(answer: Mapping[str, Array], fields: Sequence[Field], sites: int) -> Ar
         values, part = _numbers(answer[f.name], f), vector[start : start + f.size]
         exponent, limit = scale_exponent(f, ring, sites), _limit(f, ring, sites)
         for piece in _pieces(f.size):
-            if f.kind in ("count", "cell", "persons"):
+            if f.kind in COUNTS and f.noise is None:
                 _write_counts(part[piece], values[piece], limit, f)
             else:
                 _write_reals(part[piece], _bounded(values[piece], f), exponent, ring)
@@ -64,7 +65,8 @@ def unpack(vector: Array, fields: Sequence[Field], sites: int, contributing: int
     """The total as numbers by field: float64 for `real` and `update`, int64 for counts; in each field's shape.
 
     `contributing` is the number of sites in the total (all, where None). Raises `ProtocolViolation` where a total lies
-    beyond what that many sites can give: then masks are left in it.
+    beyond what that many sites can give: then masks are left in it. A field with noise is read on its noise's grid: counts
+    are rounded and may be negative.
     """
     ring = ring_for(fields)
     require(vector, ring, width(fields))
@@ -74,14 +76,16 @@ def unpack(vector: Array, fields: Sequence[Field], sites: int, contributing: int
         part = vector[start : start + f.size]
         exponent, largest = (
             scale_exponent(f, ring, sites),
-            _limit(f, ring, sites) * (sites if contributing is None else contributing),
+            _limit(f, ring, sites) * (sites if contributing is None else contributing) + (f.noise.allowance if f.noise else 0),
         )
-        count = f.kind in ("count", "cell", "persons")
+        count = f.kind in COUNTS
         values = np.empty(f.size, dtype=np.int64 if count else np.float64)
         for piece in _pieces(f.size):
-            values[piece] = (
-                _read_counts(part[piece], largest, f) if count else _read_reals(part[piece], exponent, largest, ring, f)
-            )
+            if count and f.noise is None:
+                values[piece] = _read_counts(part[piece], largest, f)
+            else:
+                number = _read_reals(part[piece], exponent, largest, ring, f)
+                values[piece] = np.rint(number) if count else number
         out[f.name] = values.reshape(f.shape)
         start += f.size
     return out
@@ -91,8 +95,10 @@ def scale_exponent(f: Field, ring: Ring, sites: int) -> int:
     """k of a field's scale 2^k: its values are multiples of 2^-k in the ring; 0 for counts. Raises `StudyInvalid`."""
     if sites < 1:
         raise ValueError("a sum is over one site or more")
+    if f.noise is not None:
+        return f.noise.exponent
     room = ((1 << (ring.bits - 1)) - 1) // sites
-    if f.kind in ("count", "cell", "persons"):
+    if f.kind in COUNTS:
         if int(f.bound) * sites > LARGEST_COUNT:
             raise StudyInvalid(
                 f"the counts of {f.name!r} could add up beyond 2^63 over {sites} sites",
@@ -112,8 +118,10 @@ def scale_exponent(f: Field, ring: Ring, sites: int) -> int:
 
 def _limit(f: Field, ring: Ring, sites: int) -> int:
     """The largest absolute ring value that one site may give: of values within the bound none rounds beyond it."""
+    if f.noise is not None:
+        return f.noise.limit
     scaled = Fraction(f.bound) * Fraction(2) ** scale_exponent(f, ring, sites)
-    return math.floor(scaled) if f.kind in ("count", "cell", "persons") else math.ceil(scaled)
+    return math.floor(scaled) if f.kind in COUNTS else math.ceil(scaled)
 
 
 def _pieces(n: int) -> Iterator[slice]:

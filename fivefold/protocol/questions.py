@@ -39,6 +39,22 @@ shows the site among that round's survivors; it never leaves the site and dies w
 
 
 @dataclass(frozen=True)
+class Noise:
+    """How a field is noised under differential privacy; follows from the study and the field alone (`privacy/dp/shares.py`).
+
+    Values are whole multiples of 2^-`exponent`, and all else here counts these steps: the deviation `share` of what one site adds,
+    the L2 `sensitivity` after rounding, the largest absolute value `limit` before noise, and `allowance`, which the summed noise
+    of all sites exceeds in a round with a probability below 2^-40.
+    """
+
+    exponent: int
+    share: float
+    sensitivity: float
+    limit: int
+    allowance: int
+
+
+@dataclass(frozen=True)
 class Field:
     """One named part of an answer, with its public bound.
 
@@ -58,6 +74,8 @@ class Field:
     """The most by which one protected unit (a person's rows all together, or the site where the study says `unit: site`) can
     change this array at one site, in the L2 norm; the step keeps to it. None: unknown, so no noise can protect it and a study
     with differential privacy cannot ask it."""
+    noise: Noise | None = None
+    """Filled in where the study has differential privacy; it does not travel."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.bound) and self.bound > 0):
