@@ -42,9 +42,9 @@ shows the site among that round's survivors; it never leaves the site and dies w
 class Noise:
     """How a field is noised under differential privacy; follows from the study and the field alone (`privacy/dp/shares.py`).
 
-    Values are whole multiples of 2^-`exponent`, and all else here counts these steps: the deviation `share` of what one site adds,
-    the L2 `sensitivity` after rounding, the largest absolute value `limit` before noise, and `allowance`, which the summed noise
-    of all sites exceeds in a round with a probability below 2^-40.
+    Values are whole multiples of 2^-`exponent`, and all else here counts these steps: the deviation `share` of what one site
+    adds, the L2 `sensitivity` after rounding, the largest absolute value `limit` before noise, and `allowance`, which the
+    summed noise of all sites exceeds in a round with a probability below 2^-40.
     """
 
     exponent: int

@@ -8,12 +8,12 @@ Why it is exact. Let L = 2^s be the largest power of two with 16·L ≤ σ (L = 
 1. k ≥ 0 is drawn with probability proportional to exp(-(kL)²/(2σ²)), by inverting its distribution function at a uniform real
    number U of which at first 63 bits are known. The function's steps are computed as integers with certified lower and upper
    bounds. Where no step lies within [u, u+1)·2^-63, whatever the further bits of U are, k is the same; where one does, further
-   bits are drawn and the steps computed more closely until it is decided. The tail is in the last of these cells, so it is never
-   cut off.
+   bits are drawn and the steps computed more closely until it is decided. The tail is in the last of these cells, so it is
+   never cut off.
 2. j is uniform on 0..L-1: s bits of the stream.
 3. The pair is kept with probability exp(-t), t = j(2kL + j)/(2σ²), so that y comes with exp(-(kL)²/(2σ²))·exp(-t) =
-   exp(-y²/(2σ²)). Again a uniform number, known at first to 32 bits, is compared with an interval of integers that is certain to
-   hold exp(-t)·2^32; between its ends (one time in a million) further bits are drawn and compared with a closer interval.
+   exp(-y²/(2σ²)). Again a uniform number, known at first to 32 bits, is compared with an interval of integers that is certain
+   to hold exp(-t)·2^32; between its ends (one time in a million) further bits are drawn and compared with a closer interval.
 4. A sign bit; a zero with a minus is drawn again. (For L = 1, zero has half the weight in the table instead.)
 
 Each decision is the one that an infinitely long uniform number would give, so there is no error, not even a small one. Pairs
@@ -102,7 +102,8 @@ def _keystream(key: bytes, label: bytes) -> Any:
 # ---- step 1: the table ----------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Table:
-    """Steps of k's distribution function: `floors[i]` is the whole part of P(k ≤ i)·2^bits, up to the first that is 2^bits - 1."""
+    """Steps of k's distribution function: `floors[i]` is the whole part of P(k ≤ i)·2^bits, up to the first that is 2^bits -
+    1."""
 
     variance: Fraction
     shift: int
@@ -166,8 +167,8 @@ def _floors(variance: Fraction, shift: int, bits: int, precision: int) -> list[i
 def _steps(variance: Fraction, shift: int, bits: int, precision: int) -> Iterator[tuple[int, int]]:
     """Bounds of the whole part of P(k ≤ i)·2^bits for i = 0, 1, …, as far as the precision reaches.
 
-    The weights exp(-c·k²) follow from one exponential by products, each rounded down in one chain and up in the other; what lies
-    beyond the last is bounded by a geometric series.
+    The weights exp(-c·k²) follow from one exponential by products, each rounded down in one chain and up in the other; what
+    lies beyond the last is bounded by a geometric series.
     """
     one = 1 << precision
     c = Fraction(4) ** shift / (2 * variance)
@@ -189,8 +190,8 @@ def _steps(variance: Fraction, shift: int, bits: int, precision: int) -> Iterato
 
 
 def exp_minus(x: Fraction, bits: int) -> tuple[int, int]:
-    """(low, high) with low ≤ exp(-x)·2^bits ≤ high, for x ≥ 0, a few units apart: x is halved until it is small, the alternating
-    series summed in integers, and the result squared as often."""
+    """(low, high) with low ≤ exp(-x)·2^bits ≤ high, for x ≥ 0, a few units apart: x is halved until it is small, the
+    alternating series summed in integers, and the result squared as often."""
     halvings = max(0, x.numerator.bit_length() - x.denominator.bit_length() + 2)
     precision = bits + 2 * halvings + 32
     y = (x.numerator << precision) // (x.denominator << halvings)
@@ -239,7 +240,8 @@ def _draw(table: Table, stream: Stream, n: int) -> Integers:
         y, negative = y[kept], negative[kept]
     # Two's complement: ~y + 1 where the sign is minus.
     mask = -negative.astype(np.int64)
-    return (y ^ mask) - mask
+    out: Integers = (y ^ mask) - mask
+    return out
 
 
 def _look_up(table: Table, u: Words, n: int) -> tuple[Integers, Integers]:

@@ -21,8 +21,8 @@ TRIES = 200
 
 
 def after_nearest(sensitivity: float, size: int) -> float:
-    """L2 sensitivity, in steps, of a sum of `size` numbers that is rounded to nearest: two neighbouring sums move apart by at most
-    one step more in each number."""
+    """L2 sensitivity, in steps, of a sum of `size` numbers that is rounded to nearest: two neighbouring sums move apart by at
+    most one step more in each number."""
     return (sensitivity + math.sqrt(size)) * MARGIN
 
 
@@ -44,8 +44,8 @@ def nearest(steps: Floats) -> Floats:
 def conditional(steps: Floats, norm: float, uniform: Uniform) -> Floats:
     """Each number up or down at random, without bias, all of them again until the L2 norm is at most `after_conditional(norm)`.
 
-    The norm of what comes in is at most `norm`. Should no try succeed (under 1e-40), all numbers are rounded towards zero, which
-    keeps the bound with certainty.
+    The norm of what comes in is at most `norm`. Should no try succeed (under 1e-40), all numbers are rounded towards zero,
+    which keeps the bound with certainty.
     """
     limit = after_conditional(norm, steps.size) / MARGIN * (1 + 2.0**-42)
     down = np.floor(steps)
@@ -58,8 +58,8 @@ def conditional(steps: Floats, norm: float, uniform: Uniform) -> Floats:
 
 
 def clipped(values: Floats, norm: float) -> Floats:
-    """The array scaled down to an L2 norm of at most `norm`; as it is where it lies within. Raises nothing: what is not finite is
-    judged before."""
+    """The array scaled down to an L2 norm of at most `norm`; as it is where it lies within. Raises nothing: what is not finite
+    is judged before."""
     largest = float(np.abs(values).max(initial=0.0))
     if largest == 0.0:
         return values

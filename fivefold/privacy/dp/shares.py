@@ -1,9 +1,9 @@
 """Each site's share of the noise: its grid, its deviation, and that the ring has room for it. All from public values.
 
 A question has k fields with L2 sensitivities Δ_f. The summed noise of field f has the deviation z·√k·Δ_f, so that all fields
-together cost what one Gaussian of multiplier z does (Σ Δ_f²/(z²·k·Δ_f²) = 1/z²). With n sites in the signed study, of which d may
-drop out and c may collude, a site adds a discrete Gaussian of variance z²·k·Δ_f²/(n - d - c): the honest ones among any n - d
-survivors already suffice, whatever the others add (Kairouz, Liu & Steinke, 2021, section 5).
+together cost what one Gaussian of multiplier z does (Σ Δ_f²/(z²·k·Δ_f²) = 1/z²). With n sites in the signed study, of which d
+may drop out and c may collude, a site adds a discrete Gaussian of variance z²·k·Δ_f²/(n - d - c): the honest ones among any n
+- d survivors already suffice, whatever the others add (Kairouz, Liu & Steinke, 2021, section 5).
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from fivefold.protocol.questions import Array, Field, Noise
 LEAST = 4.0
 """Steps of the grid in the deviation of one site's share: below, a sum of shares is no longer close to a discrete Gaussian."""
 FINE = 32
-"""Bits of the deviation of a share, in steps, where the ring has room: what rounding adds to the sensitivity is then nothing."""
+"""Bits of the deviation of a share, in steps, where the ring has room: what rounding adds to the sensitivity is then
+nothing."""
 WRAP = 40
 """A round's total leaves the ring with a probability below 2^-40."""
 
@@ -55,7 +56,8 @@ class Sharing:
 
 def noisy(fields: Sequence[Field], sharing: Sharing) -> tuple[Field, ...]:
     """The fields of a question, each with the `Noise` that every site adds to it. A field without sensitivity makes all stay as
-    they are: then no site answers. Raises `StudyInvalid` where a share would be below 4 steps of any grid that fits the ring."""
+    they are: then no site answers. Raises `StudyInvalid` where a share would be below 4 steps of any grid that fits the
+    ring."""
     if any(f.sensitivity is None for f in fields):
         return tuple(fields)
     ring = RING32 if fields and all(f.kind == "update" for f in fields) else RING128
