@@ -15,7 +15,7 @@ from fivefold.protocol import questions, results
 
 PACKAGE = Path(fivefold.__file__).parent
 
-QUESTIONS = {"Aggregate", "Field", "Gather", "Relay", "SiteStep", "Snapshot", "Sum", "read_only", "site_step"}
+QUESTIONS = {"Aggregate", "Field", "Gather", "Noise", "Relay", "SiteStep", "Snapshot", "Sum", "read_only", "site_step"}
 RESULTS = {"Figure", "Result", "ResultTable", "plain"}
 METHOD = {"Cost", "Method", "Setting"}
 
