@@ -21,8 +21,8 @@ from fivefold.algorithms.cohort import count as count_step
 from fivefold.algorithms.design import Design, Scaling, column_bounds, design, matrix, scaling
 from fivefold.algorithms.glm_families import FAMILIES, Family
 from fivefold.algorithms.glm_newton import Fit, advance, refuse
-from fivefold.algorithms.glm_results import SiteModel, heterogeneity, result_of, unfinished
-from fivefold.algorithms.glm_spec import GlmSpec, local, most_offset, most_response, parse_glm
+from fivefold.algorithms.glm_results import LastRound, SiteModel, heterogeneity, result_of, unfinished
+from fivefold.algorithms.glm_spec import GlmSpec, least_and_most_weight, local, most_offset, most_response, parse_glm
 from fivefold.algorithms.method import Cost, Method
 from fivefold.algorithms.numerics import packed, unpacked
 from fivefold.errors import CategoryAbsent, NotConverged, TooFewPersons
@@ -37,20 +37,21 @@ ROUNDING = 1.000001
 # ---- beside the rows ------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Rows:
-    """A site's complete cases: scaled columns (rows, p), scaled response (rows,) and offset (rows,), and the table itself."""
+    """A site's complete cases: scaled columns (rows, p), scaled response, offset and weights (rows,), and the table itself."""
 
     family: Family
     x: Array
     y: Array
     offset: Array
+    weights: Array
     most: float
     cases: Table
     model: Design
 
 
 def rows_of(
-    table: Table, *, formula: str, family: str, variables: tuple[str, ...], offset: str, subgroup: str, sites: tuple[str, ...],
-    centre: Array, scale: Array, unit: Array,
+    table: Table, *, formula: str, family: str, variables: tuple[str, ...], offset: str, exposure: str, weights: str,
+    subgroup: str, sites: tuple[str, ...], centre: Array, scale: Array, unit: Array,
 ) -> Rows:  # fmt: skip
     """The rows of an analysis, ready for a step."""
     model = design(formula, table.dictionary, sites)
@@ -58,23 +59,31 @@ def rows_of(
     name = str(model.formula.response)
     y = (cases[name] - unit[0]) / unit[1]
     shift = cases[offset] / unit[1] if offset else np.zeros(len(cases))
+    shift = shift + np.log(cases[exposure]) if exposure else shift
+    weight = cases[weights] if weights else np.ones(len(cases))
     most = float(table.variable(name).maximum or 1.0)
-    return Rows(FAMILIES[family], matrix(model, cases, Scaling(centre, scale)), y, shift, most, cases, model)
+    return Rows(FAMILIES[family], matrix(model, cases, Scaling(centre, scale)), y, shift, weight, most, cases, model)
 
 
 @site_step("glm.score_and_information")
-def score_and_information(table: Table, *, beta: Array, null: float, **data: Any) -> Mapping[str, Array]:
+def score_and_information(table: Table, *, beta: Array, null: float, frequency: bool, **data: Any) -> Mapping[str, Array]:
     """At coefficients `beta` (p,): score X'(y - mu), information X'WX (upper triangle) and deviance; at the constant `null` the
-    same three of the model without covariates; the log-likelihood of a perfect fit; the rows whose mean was cut."""
+    same three of the model without covariates; the log-likelihood of a perfect fit; the rows whose mean was cut. A row's own
+    weight multiplies all but the last."""
     r = rows_of(table, **data)
     mu, weight, deviance, cut = r.family.evaluate(r.y, r.x @ beta + r.offset, r.most)
     mu0, weight0, deviance0, _ = r.family.evaluate(r.y, null + r.offset, r.most)
-    return {
-        "score": r.x.T @ (r.y - mu),
+    w, precision = r.weights, data["weights"] and not frequency
+    weight = w * weight
+    more = {"total_weight": np.asarray(w.sum())} if data["weights"] else {}
+    # A Gaussian's variance is the dispersion over the precision weight, whose logarithm stands in the likelihood.
+    logs = np.log(w).sum() / 2 if precision and r.family.name == "gaussian" else 0.0
+    return more | {
+        "score": r.x.T @ (w * (r.y - mu)),
         "information": packed(r.x.T @ (weight[:, None] * r.x)),
-        "deviance": np.asarray(deviance),
-        "null": np.array([(r.y - mu0).sum(), weight0.sum(), deviance0]),
-        "saturated": np.asarray(r.family.saturated(r.y)),
+        "deviance": np.asarray(w @ deviance),
+        "null": np.array([w @ (r.y - mu0), w @ weight0, w @ deviance0]),
+        "saturated": np.asarray(w @ r.family.saturated(r.y) + logs),
         "cut": np.asarray(cut),
         WEIGHTS: weight,  # the gate refuses a steep beta, which weighs all but a few persons away
         PERSONS: r.cases.person,
@@ -83,7 +92,7 @@ def score_and_information(table: Table, *, beta: Array, null: float, **data: Any
 
 @site_step("glm.by_site")
 def by_site(table: Table, *, betas: Array, layout: tuple[str, ...], minimum: int, **data: Any) -> Mapping[str, Array]:
-    """Score, information and deviance of each site's own model at its own coefficients `betas` (sites, p).
+    """Score, information, deviance and weight of each site's own model at its own coefficients `betas` (sites, p).
 
     A site fills its own row of `layout`, and leaves it at zero, rows too, where a category or an outcome of its rows has fewer
     than `minimum` persons.
@@ -92,12 +101,17 @@ def by_site(table: Table, *, betas: Array, layout: tuple[str, ...], minimum: int
     s, p = len(layout), r.x.shape[1]
     out: dict[str, Array] = {"score": np.zeros((s, p)), "information": np.zeros((s, p * (p + 1) // 2)), "deviance": np.zeros(s)}
     out["rows"] = np.zeros(s, dtype=np.int64)
+    if data["weights"]:
+        out |= {"total_weight": np.zeros(s), WEIGHTS: r.weights, PERSONS: r.cases.person}  # no person may outweigh the others
     if table.site in layout and enough_everywhere(r, minimum):
         i = layout.index(table.site)
-        mu, weight, out["deviance"][i], _ = r.family.evaluate(r.y, r.x @ betas[i] + r.offset, r.most)
-        out["score"][i] = r.x.T @ (r.y - mu)
-        out["information"][i] = packed(r.x.T @ (weight[:, None] * r.x))
+        mu, weight, deviance, _ = r.family.evaluate(r.y, r.x @ betas[i] + r.offset, r.most)
+        out["deviance"][i] = r.weights @ deviance
+        out["score"][i] = r.x.T @ (r.weights * (r.y - mu))
+        out["information"][i] = packed(r.x.T @ ((r.weights * weight)[:, None] * r.x))
         out["rows"][i] = len(r.y)
+        if data["weights"]:
+            out["total_weight"][i] = r.weights.sum()
     return out
 
 
@@ -185,6 +199,7 @@ class Frame:
         elif found.outcome is not None:
             centre = found.outcome[1] / sum(found.outcome)
         offset = float(mean[spec.offset]) if spec.offset else 0.0
+        offset += float(np.log(mean[spec.exposure])) if spec.exposure else 0.0
         return cls(spec, model, scaled(model), own, local_model, scaled(local_model), unit, centre, offset)
 
     def data(self, *, own: bool) -> dict[str, Any]:
@@ -192,8 +207,9 @@ class Frame:
         spec, constants = (self.local, self.local_constants) if own else (self.spec, self.constants)
         return {
             "formula": spec.formula.text, "family": spec.family, "variables": self.spec.variables, "offset": spec.offset,
-            "subgroup": spec.subgroup, "sites": () if own else self.model.sites, "centre": constants.centre,
-            "scale": constants.scale, "unit": np.array(self.unit),
+            "exposure": spec.exposure, "weights": spec.weights, "subgroup": spec.subgroup,
+            "sites": () if own else self.model.sites, "centre": constants.centre, "scale": constants.scale,
+            "unit": np.array(self.unit),
         }  # fmt: skip
 
 
@@ -204,7 +220,8 @@ class Fits:
     main: Fit
     null: Fit
     sites: Mapping[str, Fit]
-    rows: Mapping[str, int]
+    rows: Mapping[str, float]
+    """Of each site's own model: its rows, or the sum of its frequency weights."""
 
     def converged(self, survivors: tuple[str, ...]) -> bool:
         """All of them, where a site's own model counts only while the site answers."""
@@ -237,7 +254,7 @@ def ask(frame: Frame, fits: Fits) -> tuple[Sum, ...]:
     main = Sum(
         score_and_information,
         _fields(frame, frame.model, frame.constants, beta, null),
-        {**frame.data(own=False), "beta": beta, "null": null},
+        {**frame.data(own=False), "beta": beta, "null": null, "frequency": frame.spec.weights_are == "frequency"},
         ("site_totals",) if frame.model.sites else (),
     )
     if not frame.spec.heterogeneity:
@@ -248,7 +265,8 @@ def ask(frame: Frame, fits: Fits) -> tuple[Sum, ...]:
     own = _fields(frame, frame.local_model, frame.local_constants, np.abs(betas).max(axis=0), float(np.abs(steepest).max()))
     shapes = {f.name: Field(f.name, f.kind, f.bound, (len(layout), *f.shape)) for f in own}
     rows = Field("rows", "count", float(frame.spec.setting.max_rows_per_site), (len(layout),))
-    fields = (shapes["score"], shapes["information"], shapes["deviance"], rows)
+    weighed = (shapes["total_weight"],) if frame.spec.weights else ()
+    fields = (shapes["score"], shapes["information"], shapes["deviance"], rows, *weighed)
     minimum = frame.spec.setting.minimum_persons
     arguments = {**frame.data(own=True), "betas": betas, "layout": layout, "minimum": minimum}
     return (main, Sum(by_site, fields, arguments, ("site_totals",)))
@@ -264,14 +282,18 @@ def _fields(frame: Frame, model: Design, constants: Scaling, beta: Array, null: 
     most = most_response(spec, *frame.unit)
     one = family.bounds(most, float(np.abs(beta) @ columns) + shift)
     none = family.bounds(most, abs(null) + shift)
-    return (
-        Field("score", "real", n * one.residual * widest, (p,)),
-        Field("information", "real", n * one.weight * widest**2, (p * (p + 1) // 2,)),
-        Field("deviance", "real", n * one.deviance),
-        Field("null", "real", n * max(none.residual, none.weight, none.deviance), (3,)),
-        Field("saturated", "real", n * one.saturated),
+    least, heaviest = least_and_most_weight(spec)
+    logs = n * max(abs(float(np.log(least))), abs(float(np.log(heaviest)))) / 2
+    w = n * heaviest
+    fields = (
+        Field("score", "real", w * one.residual * widest, (p,)),
+        Field("information", "real", w * one.weight * widest**2, (p * (p + 1) // 2,)),
+        Field("deviance", "real", w * one.deviance),
+        Field("null", "real", w * max(none.residual, none.weight, none.deviance), (3,)),
+        Field("saturated", "real", w * one.saturated + logs),
         Field("cut", "count", float(spec.setting.max_rows_per_site)),
     )
+    return (*fields, Field("total_weight", "real", w)) if spec.weights else fields
 
 
 def step(frame: Frame, fits: Fits, answers: tuple[Aggregate, ...]) -> Fits:
@@ -297,7 +319,7 @@ def step(frame: Frame, fits: Fits, answers: tuple[Aggregate, ...]) -> Fits:
         for i, site in enumerate(sites):
             if site in own.sites and int(own["rows"][i]) > frame.local_model.width:
                 sites[site] = next_of(sites[site], own["score"][i], own["information"][i], own["deviance"][i])
-                rows[site] = int(own["rows"][i])
+                rows[site] = int(own["rows"][i]) if spec.weights_are != "frequency" else round(float(own["total_weight"][i]))
             elif site in own.sites:
                 sites[site] = replace(sites[site], left_out=True)
     return Fits(main, null, sites, rows)
@@ -326,10 +348,10 @@ def finished(frame: Frame, fits: Fits, found: Facts, watch: Watch, total: Aggreg
         left_out = [s for s in found.sites if s not in {m.site for m in present}]
         if left_out:
             notes.append(f"no model of its own at {', '.join(left_out)}: too few persons in a category, or no finite estimate")
-    saturated = float(total["saturated"])
-    return result_of(
-        frame.spec, found, watch, frame.model, frame.constants, frame.unit, fits.main, fits.null, saturated, tables, notes
+    parts = LastRound(
+        fits.main, fits.null, float(total["saturated"]), float(total["total_weight"]) if frame.spec.weights else None
     )
+    return result_of(frame.spec, found, watch, frame.model, frame.constants, frame.unit, parts, tables, notes)
 
 
 def cost(spec: GlmSpec) -> Cost:
@@ -340,10 +362,11 @@ def cost(spec: GlmSpec) -> Cost:
     for cross in model.crosses:
         sizes = [len(spec.setting.sites) if v == "site" else len(spec.setting.dictionary[v].levels) for v in cross]
         count += int(np.prod(sizes))
-    iteration = p + p * (p + 1) // 2 + 6
+    weighed = 1 if spec.weights else 0
+    iteration = p + p * (p + 1) // 2 + 6 + weighed
     if spec.heterogeneity:
         q = local(spec).design(()).width
-        iteration += len(spec.setting.sites) * (q + q * (q + 1) // 2 + 2)
+        iteration += len(spec.setting.sites) * (q + q * (q + 1) // 2 + 2 + weighed)
     return Cost(spec.max_iterations + 1, count + iteration)
 
 

@@ -35,11 +35,22 @@ class Estimates:
 
 @dataclass(frozen=True)
 class SiteModel:
-    """One site's own model: its rows, and its fit on the scaled columns."""
+    """One site's own model: its rows (the sum of frequency weights), and its fit on the scaled columns."""
 
     site: str
-    rows: int
+    rows: float
     fit: Fit
+
+
+@dataclass(frozen=True)
+class LastRound:
+    """What the last round found: the fits of the model and of the model without covariates, the log-likelihood of a perfect
+    fit, and the sum of the weights (None without)."""
+
+    main: Fit
+    null: Fit
+    saturated: float
+    weight: float | None
 
 
 def estimates(model: Design, constants: Scaling, unit: tuple[float, float], fit: Fit, dispersion: float) -> Estimates:
@@ -83,15 +94,16 @@ def _exp(value: float) -> float:
 
 
 def result_of(
-    spec: GlmSpec, found: Facts, watch: Watch, model: Design, constants: Scaling, unit: tuple[float, float], main: Fit,
-    null: Fit, saturated: float, extra: Mapping[str, ResultTable], notes: Sequence[str],
+    spec: GlmSpec, found: Facts, watch: Watch, model: Design, constants: Scaling, unit: tuple[float, float], last: LastRound,
+    extra: Mapping[str, ResultTable], notes: Sequence[str],
 ) -> Result:  # fmt: skip
     """The result of a converged model."""
     family, gaussian = FAMILIES[spec.family], spec.family == "gaussian"
-    square = unit[1] ** 2
-    deviance, degrees = main.deviance * square, found.rows - model.width
+    square, main, null = unit[1] ** 2, last.main, last.null
+    rows = found.rows if last.weight is None or spec.weights_are != "frequency" else round(last.weight)
+    deviance, degrees = main.deviance * square, rows - model.width
     dispersion = deviance / degrees if gaussian else 1.0
-    likelihood = log_likelihood(spec.family, deviance, saturated, found.rows)
+    likelihood = log_likelihood(spec.family, deviance, last.saturated, rows)
     found_raw = estimates(model, constants, unit, main, dispersion)
     table = coefficient_table(found_raw, spec.confidence, degrees if gaussian else None)
     kind = family.ratio or "difference"
@@ -109,6 +121,9 @@ def result_of(
         "converged": True,
         "numbers_opened": watch.numbers,
     }
+    if last.weight is not None:
+        facts["sum_of_weights"] = last.weight
+        notes = (*notes, f"weighted by {spec.weights} ({spec.weights_are} weights)")
     figures = []
     if effects.rows:
         mapping = {"label": "term", "estimate": kind, "low": "low", "high": "high"}

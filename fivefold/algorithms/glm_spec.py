@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from fivefold.algorithms.design import Design, design, known, ranged
@@ -13,17 +14,31 @@ from fivefold.study.definition import Analysis
 from fivefold.study.dictionary import Variable
 from fivefold.study.formula import SITE, Formula, Survival, parse
 
-OPTIONS = ("family", "offset", "max_iterations", "tolerance", "confidence", "heterogeneity")
+WEIGHTS_ARE = ("frequency", "precision")
+OPTIONS = (
+    "family",
+    "offset",
+    "exposure",
+    "weights",
+    "weights_are",
+    "max_iterations",
+    "tolerance",
+    "confidence",
+    "heterogeneity",
+)
 
 
 @dataclass(frozen=True)
 class GlmSpec:
-    """What `parse_glm` makes of an analysis. `offset` is a variable's name or ""."""
+    """What `parse_glm` makes of an analysis. `offset`, `exposure` and `weights` are variables' names or ""."""
 
     name: str
     formula: Formula
     family: str
     offset: str
+    exposure: str
+    weights: str
+    weights_are: str
     subgroup: str
     max_iterations: int
     tolerance: float
@@ -38,7 +53,8 @@ class GlmSpec:
     @property
     def variables(self) -> tuple[str, ...]:
         """What must be known of a row."""
-        return tuple(dict.fromkeys((*self.formula.variables, *((self.offset,) if self.offset else ()))))
+        beside = (self.offset, self.exposure, self.weights)
+        return tuple(dict.fromkeys((*self.formula.variables, *(name for name in beside if name))))
 
     @property
     def local_formula(self) -> str:
@@ -55,7 +71,8 @@ class GlmSpec:
         """The numbers whose federated mean and deviation are asked for first."""
         dictionary = self.setting.dictionary
         numeric = [self.response] if self.family != "binomial" else []
-        wanted = (*self.design(self.setting.sites).numbers, *numeric, *((self.offset,) if self.offset else ()))
+        shifts = (name for name in (self.offset, self.exposure) if name)
+        wanted = (*self.design(self.setting.sites).numbers, *numeric, *shifts)
         return tuple(dict.fromkeys(n for n in wanted if dictionary[n].type != "boolean"))
 
 
@@ -77,6 +94,9 @@ def parse_glm(analysis: Analysis, setting: Setting) -> GlmSpec:
         formula=formula,
         family=family,
         offset=offset,
+        exposure=_exposure(options, family, formula, setting),
+        weights=_weights(options, formula, setting),
+        weights_are=_kind_of_weights(options),
         subgroup=analysis.subgroup,
         max_iterations=options.integer("max_iterations", 25, 1, 100),
         tolerance=options.number("tolerance", 1e-9, 1e-12, 1e-3),
@@ -95,6 +115,45 @@ def parse_glm(analysis: Analysis, setting: Setting) -> GlmSpec:
         ranged(variable, f"offset: {offset}")
     spec.design(setting.sites)
     return spec
+
+
+def _exposure(options: Options, family: str, formula: Formula, setting: Setting) -> str:
+    """A positive number whose logarithm is added to the linear predictor: person-years, say."""
+    name = options.text("exposure")
+    if name:
+        if family != "poisson":
+            options.fault(f"'exposure' belongs to counts, and the family is {family}", "Write `offset:`, or `family: poisson`.")
+        _positive(name, "exposure", options, formula, setting)
+    return name
+
+
+def _weights(options: Options, formula: Formula, setting: Setting) -> str:
+    name = options.text("weights")
+    if name:
+        variable = _positive(name, "weights", options, formula, setting)
+        if options.given.get("weights_are") == "frequency" and variable.type != "integer":
+            options.fault(f"frequency weights count, and {name!r} is a {variable.type}", "Declare it as an integer.")
+    return name
+
+
+def _kind_of_weights(options: Options) -> str:
+    """What a weight of 2 means decides the standard errors, so nothing is assumed."""
+    if not options.text("weights"):
+        if "weights_are" in options.given:
+            options.fault("'weights_are' stands without 'weights'", "Write `weights:` and a variable, or take it out.")
+        return ""
+    return options.choice("weights_are", WEIGHTS_ARE)
+
+
+def _positive(name: str, what: str, options: Options, formula: Formula, setting: Setting) -> Variable:
+    if name in formula.variables:
+        options.fault(f"{what} {name!r} stands in the formula `{formula.text}` too", "Take one of the two out.")
+    variable = known(name, setting.dictionary, f"{what}: {name}")
+    if variable.type not in ("number", "integer"):
+        options.fault(f"{what} {name!r} is a {variable.type}", "Name a number; derive one if need be.")
+    if not float(ranged(variable, f"{what}: {name}").minimum or 0) > 0:
+        options.fault(f"{what} {name!r} need a range above 0", "Write a `minimum` above 0 in the dictionary.")
+    return variable
 
 
 def local(spec: GlmSpec) -> GlmSpec:
@@ -134,4 +193,17 @@ def most_response(spec: GlmSpec, centre: float, unit: float) -> float:
 
 
 def most_offset(spec: GlmSpec, unit: float) -> float:
-    return spec.setting.dictionary[spec.offset].bound / unit if spec.offset else 0.0
+    """The largest absolute value of (scaled) offset and logarithm of the exposure together."""
+    most = spec.setting.dictionary[spec.offset].bound if spec.offset else 0.0
+    if spec.exposure:
+        variable = spec.setting.dictionary[spec.exposure]
+        most += max(abs(math.log(float(variable.minimum or 1))), abs(math.log(float(variable.maximum or 1))))
+    return most / unit
+
+
+def least_and_most_weight(spec: GlmSpec) -> tuple[float, float]:
+    """The range of the weights; (1, 1) without."""
+    if not spec.weights:
+        return 1.0, 1.0
+    variable = spec.setting.dictionary[spec.weights]
+    return float(variable.minimum or 1), float(variable.maximum or 1)
