@@ -7,6 +7,7 @@ analysis whole; nobody has to put it together again.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,6 +36,11 @@ class Variation(NamedTuple):
     def to_bytes(self) -> bytes:
         """The variation file: canonical JSON with a final newline."""
         return canonical_json(_statement(self.study, self.varies, self.analysis) | {"signature": self.signature.hex()}) + b"\n"
+
+    @property
+    def statement_digest(self) -> str:
+        """SHA-256 (hex) of what was signed: one statement, one variation."""
+        return hashlib.sha256(canonical_json(_statement(self.study, self.varies, self.analysis))).hexdigest()
 
 
 def varied(
@@ -124,6 +130,19 @@ def load_variation(source: str | Path | bytes, study: Study) -> Variation:
         raise StudyInvalid("the variation is not in its canonical form")
     within(study, analysis)
     return Variation(value["study"], value["varies"], analysis, signature)
+
+
+def load_variations(sources: Sequence[str | Path | bytes], study: Study) -> tuple[Variation, ...]:
+    """The variations that a run is made of, in order. Raises what `load_variation` raises, and `StudyInvalid` for two of a name:
+    a result could not say whose it is."""
+    found = tuple(load_variation(source, study) for source in sources)
+    names = [one.analysis.name for one in found]
+    twice = next((n for n in names if names.count(n) > 1), None)
+    if twice is not None:
+        raise StudyInvalid(
+            f"two variations are called {twice!r}", help="Name each once, or make one of them with another --name."
+        )
+    return found
 
 
 def _analysis(value: Any) -> Analysis:

@@ -24,7 +24,7 @@ from fivefold.study.definition import (
     StudySite,
 )
 from fivefold.study.dictionary import Dictionary, Variable
-from fivefold.study.envelope import load_variation, sign_variation, varied, within
+from fivefold.study.envelope import load_variation, load_variations, sign_variation, varied, within
 
 PRIVATE = bytes([7]) * 32
 NAMES = ("outcome", "age", "weight", "sex")
@@ -138,3 +138,15 @@ def test_a_lead_who_signs_what_lies_outside_is_refused_at_the_site() -> None:
 def test_what_is_no_variation(data: bytes) -> None:
     with pytest.raises(StudyInvalid):
         load_variation(data, study())
+
+
+def test_a_run_s_variations_have_names_of_their_own() -> None:
+    one, two = (
+        sign_variation(study(), "model", varied(study(), "model", name, formula="outcome ~ age"), PRIVATE)
+        for name in ("a", "b")
+    )
+    assert load_variations([one.to_bytes(), two.to_bytes()], study()) == (one, two)
+    assert one.statement_digest != two.statement_digest
+    assert load_variations([one.to_bytes()], study())[0].statement_digest == one.statement_digest
+    with pytest.raises(StudyInvalid, match="two variations are called 'a'"):
+        load_variations([one.to_bytes(), one.to_bytes()], study())

@@ -1,0 +1,61 @@
+"""What a study's envelope has been charged at this site: each variation once, on disk before its first answer leaves.
+
+The same signed variation asked again (a run that is resumed, or repeated) is not charged again: the rows are frozen, so its exact
+sums tell nothing new. The same analysis under another name is another variation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from fivefold.errors import NotApproved
+from fivefold.records.journal import Journal, read
+from fivefold.study.envelope import Variation
+
+
+class Charged(NamedTuple):
+    """A variation that was answered here: the digest of its signed statement (hex), its name and the analysis it varies."""
+
+    statement: str
+    name: str
+    varies: str
+
+
+def book(state: Path, study_digest: str) -> Path:
+    """Where the variations of a study (its digest, hex) are kept at a site."""
+    return state / "envelope" / f"{study_digest}.journal"
+
+
+def charged(path: Path) -> tuple[Charged, ...]:
+    """Every variation charged so far, in order. Raises `JournalProblem` for a damaged file: then nothing is answered."""
+    return tuple(Charged(str(r["statement"]), str(r["name"]), str(r["varies"])) for r in read(path))
+
+
+def room(path: Path, asked: Sequence[Variation], fits: int) -> None:
+    """Nothing if all of these may still be answered. Raises `NotApproved`, rule `envelope_fits`."""
+    known = {one.statement for one in charged(path)}
+    new = {one.statement_digest for one in asked} - known
+    if len(known) + len(new) > fits:
+        raise NotApproved(
+            f"the study's envelope allows {fits} variations, and {len(known)} are charged here already",
+            rule="envelope_fits",
+            help="Sign a new study, and have every custodian approve it.",
+        )
+
+
+def charge(path: Path, variation: Variation, fits: int) -> bool:
+    """Write the variation into the book, durably; False where it stands there already.
+
+    Raises `NotApproved` (rule `envelope_fits`) where the envelope is used up, `StorageFull`: then nothing may be answered.
+    """
+    if variation.statement_digest in {one.statement for one in charged(path)}:
+        return False
+    room(path, (variation,), fits)
+    journal = Journal(path)
+    try:
+        journal.append({"statement": variation.statement_digest, "name": variation.analysis.name, "varies": variation.varies})
+    finally:
+        journal.close()
+    return True
