@@ -1,7 +1,7 @@
 """What a study's envelope has been charged at this site: each variation once, on disk before its first answer leaves.
 
-The same signed variation asked again (a run that is resumed, or repeated) is not charged again: the rows are frozen, so its exact
-sums tell nothing new. The same analysis under another name is another variation.
+The same signed variation asked again (a run that is resumed, or repeated) is not charged again: the rows are frozen, so its
+exact sums tell nothing new. The same analysis under another name is another variation.
 """
 
 from __future__ import annotations

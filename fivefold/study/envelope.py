@@ -133,8 +133,8 @@ def load_variation(source: str | Path | bytes, study: Study) -> Variation:
 
 
 def load_variations(sources: Sequence[str | Path | bytes], study: Study) -> tuple[Variation, ...]:
-    """The variations that a run is made of, in order. Raises what `load_variation` raises, and `StudyInvalid` for two of a name:
-    a result could not say whose it is."""
+    """The variations that a run is made of, in order. Raises what `load_variation` raises, and `StudyInvalid` for two of a
+    name: a result could not say whose it is."""
     found = tuple(load_variation(source, study) for source in sources)
     names = [one.analysis.name for one in found]
     twice = next((n for n in names if names.count(n) > 1), None)
