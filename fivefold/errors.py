@@ -3,7 +3,7 @@
     FivefoldError
     ├── StudyError          the study file (exit 10-19)
     ├── DataError           a site's data and mapping (20-29)
-    ├── Refused             a site, a rule or a policy said no (30-39)
+    ├── Refused             a site, a rule or a policy said no (30-39, and 70-79)
     ├── ProtocolError       messages, secure sum (40-49)
     ├── RunError            a run and its folder (50-59)
     └── MethodError         a method cannot answer (60-69)
@@ -170,6 +170,13 @@ class StatementInvalid(Refused):
     help = "Restore the site's state folder from a back-up and compare it with the site's audit log."
 
 
+class BudgetSpent(Refused):
+    """The release would bring the data asset's privacy budget above its cap."""
+
+    exit_code = 70
+    help = "The custodian sees who spent it with `fivefold site budget`; a higher cap is a new signed version of site.yaml."
+
+
 # ---- messages and the secure sum ------------------------------------------------------------------------------------
 class ProtocolError(FivefoldError):
     exit_code = 40
@@ -243,6 +250,13 @@ class AuditBroken(RunError):
 
 class CrateInvalid(RunError):
     exit_code = 56
+
+
+class LedgerBroken(RunError):
+    """The budget's ledger is damaged, was altered, or is older than the audit log says."""
+
+    exit_code = 57
+    help = "Bring back the newest copy of the ledger; where there is none, the asset's budget counts as spent."
 
 
 # ---- a method -------------------------------------------------------------------------------------------------------

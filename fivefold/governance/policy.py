@@ -84,6 +84,18 @@ class Peer(_Frozen):
     fingerprint: Fingerprint
 
 
+class Budget(_Frozen):
+    """The cap of the data asset's privacy budget: all noisy answers of all studies together stay (`epsilon`, `delta`)-private.
+
+    `ledger`: the ledger's file, where nodes on one machine share an asset (relative to the site's folder); left out, it lies in
+    state/budget.
+    """
+
+    epsilon: float = Field(gt=0)
+    delta: float = Field(gt=0, lt=1)
+    ledger: Name | None = None
+
+
 class Policy(_Frozen):
     """What a site permits. `lines` says where each key stands in the file, `digest` (SHA-256, hex) binds approvals to the
     text."""
@@ -115,6 +127,10 @@ class Policy(_Frozen):
     """`refused`: every answer needs differential privacy."""
     max_epsilon: float | None = Field(default=None, gt=0)
     """The floor of privacy where a study has differential privacy: its ε may not be larger."""
+    budget: Budget | None = None
+    """The cap over all studies on the asset; without it noisy answers are only written into the ledger."""
+    mix_exact_and_noisy: Choice = "permitted"
+    """`refused`: an asset that gave exact sums gives no noisy ones, and the other way round."""
     max_rounds: int = Field(default=500, ge=1)
     max_iterations: int = Field(default=25, ge=1)
     numbers_per_person: float = Field(default=500.0, gt=0)

@@ -20,12 +20,15 @@ HEAD = 8 + 32
 
 
 class Journal:
-    """`append` returns only when the record is on disk. One writer at a time (the run's lock sees to that)."""
+    """`append` returns only when the record is on disk. One writer at a time (the run's lock sees to that).
 
-    def __init__(self, path: Path) -> None:
+    `start`: the end of a record up to which the caller has read already, so that a long journal opens at once.
+    """
+
+    def __init__(self, path: Path, start: int = 0) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        end = sum(HEAD + length for length, _ in _records(path)) if path.exists() else 0
+        end = start + sum(HEAD + length for length, _ in _records(path, start)) if path.exists() else 0
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         os.ftruncate(self._file, end)
         self._end = end
@@ -60,10 +63,18 @@ def read(path: Path) -> Iterator[Any]:
             yield decode(body)
 
 
-def _records(path: Path) -> Iterator[tuple[int, bytes]]:
+def read_after(path: Path, start: int = 0) -> Iterator[tuple[int, bytes, Any]]:
+    """The records from `start` (the end of one) on: for each its end in the file, its SHA-256 and the record."""
+    if path.exists():
+        for length, body in _records(path, start):
+            start += HEAD + length
+            yield start, hashlib.sha256(body).digest(), decode(body)
+
+
+def _records(path: Path, start: int = 0) -> Iterator[tuple[int, bytes]]:
     size = path.stat().st_size
     with path.open("rb") as file:
-        at = 0
+        at = file.seek(start)
         while at < size:
             head = file.read(HEAD)
             length = int.from_bytes(head[:8], "big")
