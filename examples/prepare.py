@@ -6,6 +6,7 @@ the site's rows.
 
     OUT/study.yaml  dictionary.yaml  study.frozen.json  study.signed.json   the study
     OUT/lead.key                                                           the lead's private key, made here
+    OUT/first-checker.key  second-checker.key                              those of the output checkers
     OUT/sites/NAME/                                                        a site's folder, with its own rows and keys
     OUT/about.txt                                                          what the data are, and who was left out
 """
@@ -24,6 +25,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 NAMES = ("lung", "breast")
+CHECKERS = ("first", "second")
 
 
 def main(arguments: list[str]) -> int:
@@ -53,6 +55,9 @@ def prepare(name: str, out: Path) -> None:
 
     fivefold("keys", "new", out / "lead.key")
     keys = {"the lead's key": public_key(out / "lead.key")}
+    for number in CHECKERS:
+        fivefold("keys", "new", out / f"{number}-checker.key")
+        keys[f"the {number} checker's key"] = public_key(out / f"{number}-checker.key")
     for site, rows in sites.items():
         folder = out / "sites" / site
         fivefold("site", "init", folder, "--name", site, "--custodian", f"Custodian of {site}")

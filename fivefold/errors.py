@@ -259,6 +259,20 @@ class LedgerBroken(RunError):
     help = "Bring back the newest copy of the ledger; where there is none, the asset's budget counts as spent."
 
 
+class OutputRequestInvalid(RunError):
+    """A request for a release, or a word on one, that does not fit."""
+
+    exit_code = 58
+    help = "`fivefold outputs list RUN` shows the requests."
+
+
+class OutputHeld(RunError):
+    """A result that was not released yet, or must not be."""
+
+    exit_code = 59
+    help = "`fivefold outputs list RUN` says what is missing."
+
+
 # ---- a method -------------------------------------------------------------------------------------------------------
 class MethodError(FivefoldError):
     exit_code = 60

@@ -28,6 +28,7 @@ NOUNS = {
     "keys": "Make and show the keys that sign.",
     "site": "The side with the rows: policy, approval, rehearsal.",
     "run": "Run a study's analyses over its sites.",
+    "outputs": "The airlock: ask for outputs, check them, release them.",
     "audit": "Verify an audit log.",
     "crate": "Look into the research package of a run.",
 }

@@ -59,7 +59,12 @@ def json_of(results: Mapping[str, Result], meta: Mapping[str, Any]) -> bytes:
 
 def read_results(folder: str | Path) -> dict[str, Result]:
     """The results of a run folder: analysis name → result, in the study's order. Raises `RunError` if there are none."""
-    return {a["name"]: result_of(a) for a in read_json(folder)["analyses"]}
+    return results_of(read_json(folder))
+
+
+def results_of(value: Mapping[str, Any]) -> dict[str, Result]:
+    """The results in a result.json that was read."""
+    return {a["name"]: result_of(a) for a in value["analyses"]}
 
 
 def read_json(folder: str | Path) -> dict[str, Any]:

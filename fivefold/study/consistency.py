@@ -40,7 +40,7 @@ class Fault:
 def faults(study: Study) -> list[Fault]:
     """Everything in the study that contradicts itself, in no particular order."""
     found = list(dictionary_faults(study.dictionary))
-    for part in (_people, _variables, _derived, _cohort, _analyses, _envelope, _privacy, _agreements):
+    for part in (_people, _variables, _derived, _cohort, _analyses, _envelope, _privacy, _outputs, _agreements):
         found += part(study)
     return found
 
@@ -49,6 +49,7 @@ def unready(study: Study, today: date | None = None) -> list[Fault]:
     """What may still be open while a study is drafted, but not when it is frozen: keys, and an expiry that lies ahead."""
     owners: list[tuple[Where, str, str]] = [(("lead", "public_key"), "the lead", study.lead.public_key)]
     owners += [(("sites", i, "public_key"), f"site {s.name!r}", s.public_key) for i, s in enumerate(study.sites)]
+    owners += _checkers(study)
     found = [
         Fault(
             where, f"the public key of {who} is still missing", "Paste the 64 hex digits that `fivefold keys show FILE` prints."
@@ -113,6 +114,7 @@ def _people(study: Study) -> Iterator[Fault]:
     seen: dict[str, str] = {}
     owners: list[tuple[Where, str, str]] = [(("lead", "public_key"), "the lead", study.lead.public_key)]
     owners += [(("sites", i, "public_key"), f"site {s.name!r}", s.public_key) for i, s in enumerate(study.sites)]
+    owners += _checkers(study)
     for where, who, key in owners:
         if placeholder(key):
             continue
@@ -253,6 +255,25 @@ def thresholds(study: Study) -> Thresholds:
     """What the study's secure sums withstand. Raises `StudyInvalid` for combinations that promise what cannot be kept."""
     p = study.privacy
     return Thresholds(len(study.sites), p.threshold, p.minimum_sites, p.colluders, p.honest, p.adversary)
+
+
+def _checkers(study: Study) -> list[tuple[Where, str, str]]:
+    named = enumerate(study.outputs.checkers)
+    return [(("outputs", "checkers", i, "public_key"), f"output checker {c.name!r}", c.public_key) for i, c in named]
+
+
+def _outputs(study: Study) -> Iterator[Fault]:
+    checkers, needed = study.outputs.checkers, study.outputs.checks
+    names = [c.name.casefold() for c in checkers]
+    for i, name in enumerate(names):
+        where: Where = ("outputs", "checkers", i, "name")
+        if name == study.lead.name.casefold():
+            yield Fault(where, "the lead cannot check the study's own outputs", "Name somebody else.")
+        if name in names[:i]:
+            yield Fault(where, f"two output checkers are called {checkers[i].name!r}", "Checkers are different persons.")
+    if needed < 1 or (checkers and needed > len(checkers)):
+        many = f"{len(checkers)} are named" if checkers else "one has to check at least"
+        yield Fault(("outputs", "checks"), f"{needed} checkers must agree, and {many}", "Name more checkers, or ask fewer.")
 
 
 def _agreements(study: Study) -> Iterator[Fault]:

@@ -119,11 +119,23 @@ class Agreements:
 
 
 @dataclass(frozen=True)
+class OutputChecker:
+    """Who looks at results before anybody else, and lets them go or not. The key opens what is sealed and signs decisions."""
+
+    name: str
+    organisation: str
+    public_key: str
+
+
+@dataclass(frozen=True)
 class Outputs:
-    """What is to come out: titles of what is planned, stated at the outset, and the licence of the research package."""
+    """What is to come out: titles of what is planned, stated at the outset, and the licence of the research package. Of the
+    `checkers` so many as `checks` must agree, each for themselves, before anything is released."""
 
     planned: tuple[str, ...] = ()
     licence: str = "CC-BY-4.0"
+    checkers: tuple[OutputChecker, ...] = ()
+    checks: int = 2
 
 
 @dataclass(frozen=True)

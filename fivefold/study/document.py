@@ -20,6 +20,7 @@ from fivefold.study.definition import (
     DifferentialPrivacy,
     Envelope,
     Lead,
+    OutputChecker,
     Outputs,
     Privacy,
     Study,
@@ -51,7 +52,10 @@ def study_of(file: StudyFile, dictionary: Dictionary) -> Study:
         analyses=tuple(Analysis(**a.model_dump(exclude={"options"}), options=ordered(a.options)) for a in file.analyses),
         envelope=Envelope(**file.envelope.model_dump()),
         privacy=_privacy(file),
-        outputs=Outputs(**file.outputs.model_dump()),
+        outputs=Outputs(
+            **file.outputs.model_dump(exclude={"checkers"}),
+            checkers=tuple(OutputChecker(**c.model_dump()) for c in file.outputs.checkers),
+        ),
         agreements=Agreements(**file.agreements.model_dump()),
         seed=file.seed,
     )

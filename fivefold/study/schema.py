@@ -150,11 +150,21 @@ class PrivacyFile(Border):
     differential_privacy: DifferentialPrivacyFile | None = Field(None, description="Left out: sums are exact.")
 
 
+class OutputCheckerFile(Border):
+    """A person who sees results first, and lets them go or not; never the lead, never who runs the coordinator or a node."""
+
+    name: Text
+    organisation: MaybeText = ""
+    public_key: MaybeText = Field("", description="64 hex digits from `fivefold keys show FILE`; needed before freezing.")
+
+
 class OutputsFile(Border):
     """What is to come out."""
 
     planned: tuple[Text, ...] = ()
     licence: Text = "CC-BY-4.0"
+    checkers: tuple[OutputCheckerFile, ...] = Field((), description="Who checks what is released; a sealed run needs them.")
+    checks: Whole = Field(2, description="How many of them must agree, each independently.")
 
 
 class AgreementsFile(Border):
