@@ -72,7 +72,7 @@ def propose(
                 it, tells = bare, less
         shown[name] = it
         counts += tells.counts
-        whole = told(study, analysis, result).tables if tells.large else {}
+        whole = {t.name: t for t in told(study, analysis, result).tables.values()} if tells.large else {}
         large += [replace(t, known=whole[t.name].counts if base == 1 else None) for t in tells.large]
         found = tuple(checked(study, analysis, it, tells, rules, result))
         properties: dict[str, Any] = {
