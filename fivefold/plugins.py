@@ -19,6 +19,11 @@ METHODS = {
     "glm": "fivefold.algorithms.glm",
     "cox": "fivefold.algorithms.cox",
     "kaplan_meier": "fivefold.algorithms.kaplan_meier",
+    "fedavg": "fivefold.algorithms.fedavg",
+    "fedprox": "fivefold.algorithms.fedprox",
+    "fedopt": "fivefold.algorithms.fedopt",
+    "scaffold": "fivefold.algorithms.scaffold",
+    "personalised": "fivefold.algorithms.personalised",
 }
 """Built-in methods: name in the study file → module with a `METHOD`. Others: entry points in the group `fivefold.methods`."""
 

@@ -241,6 +241,10 @@ class Watch:
     setting: Setting
     rounds: int = 0
     numbers: int = 0
+    last: tuple[str, ...] = ()
+    """The survivors of the last round."""
+    stop: bool = False
+    """Whether the driver has asked to stop."""
     _missed: dict[str, list[int]] = field(default_factory=dict)
 
     def saw(self, *totals: Aggregate) -> tuple[str, ...]:
@@ -249,11 +253,22 @@ class Watch:
         self.numbers += sum(np.asarray(value).size for total in totals for value in total.values())
         for site in totals[0].dropped:
             self._missed.setdefault(site, []).append(self.rounds)
-        return ordered(totals[0].sites, self.setting)
+        self.last, self.stop = ordered(totals[0].sites, self.setting), self.stop or totals[0].stop_requested
+        return self.last
 
     @property
     def dropped(self) -> tuple[str, ...]:
         return ordered(tuple(self._missed), self.setting)
+
+    @property
+    def missed(self) -> Mapping[str, tuple[int, ...]]:
+        """The rounds that each dropped site missed."""
+        return {site: tuple(self._missed[site]) for site in self.dropped}
+
+    @classmethod
+    def of(cls, setting: Setting, rounds: int, numbers: int, last: Sequence[str], missed: Mapping[str, Sequence[int]]) -> Watch:
+        """A watch that goes on from a checkpoint."""
+        return cls(setting, rounds, numbers, tuple(last), _missed={site: list(at) for site, at in missed.items()})
 
     def notes(self) -> tuple[str, ...]:
         """One sentence for each site that missed a round."""

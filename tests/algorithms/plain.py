@@ -17,7 +17,7 @@ from fivefold.disclosure.rules import screen
 from fivefold.privacy.fixed_point import pack, ring_for, unpack
 from fivefold.privacy.secagg.ring import add_into
 from fivefold.protocol.encoding import encode
-from fivefold.protocol.questions import Aggregate, Snapshot, Sum, read_only
+from fivefold.protocol.questions import STATE, Aggregate, Snapshot, Sum, read_only
 from fivefold.protocol.results import Result
 from fivefold.study.definition import Analysis
 from fivefold.study.table import Table
@@ -66,6 +66,7 @@ def transcript(
     log = Transcript()
     generator = method.rounds(method.parse(analysis, setting))
     sent: Any = None
+    kept: dict[Any, Any] = {}  # what steps keep at their sites, by (site, place in the question, step)
     while True:
         try:
             question = generator.send(sent)
@@ -81,7 +82,10 @@ def transcript(
         away = set(drops(number) if callable(drops) else (drops or {}).get(number, ()))
         present = [t for t in tables if t.site not in away]
         sums = question if isinstance(question, tuple) else (question,)
-        totals = tuple(aggregate(s, present, tables, setting, stop=0 < stop_at <= number, ring=ring) for s in sums)
+        stop = 0 < stop_at <= number
+        totals = tuple(
+            aggregate(s, present, tables, setting, stop=stop, ring=ring, kept=kept, place=i) for i, s in enumerate(sums)
+        )
         sent = totals if isinstance(question, tuple) else totals[0]
         log.aggregates.append(sent)
 
@@ -94,9 +98,11 @@ def aggregate(
     *,
     stop: bool = False,
     ring: bool = False,
+    kept: dict[Any, Any] | None = None,
+    place: int = 0,
 ) -> Aggregate:
-    """One sum over the sites present, each answer checked against what the question declares."""
-    answers = [checked(question, t) for t in present]
+    """One sum over the sites present, each answer checked against its question. `kept` holds what steps keep at sites."""
+    answers = [checked(question, t, kept, place) for t in present]
     if ring:
         totals = in_the_ring(question, answers, len(tables))
     else:
@@ -119,9 +125,14 @@ def in_the_ring(question: Sum, answers: Sequence[Mapping[str, Any]], sites: int)
     return unpack(total, question.fields, sites)
 
 
-def checked(question: Sum, table: Table) -> Mapping[str, Any]:
+def checked(question: Sum, table: Table, kept: dict[Any, Any] | None = None, place: int = 0) -> Mapping[str, Any]:
     """A site's answer, which must have the declared fields, shapes and bounds, and be finite; counts must be whole."""
-    answer = {n: v for n, v in question.step(table, **question.arguments).items() if not n.startswith("@")}  # the gate's part
+    key = (table.site, place, question.step.identity)
+    more = {"state": kept.get(key)} if kept is not None and question.step.keeps_state else {}
+    said = question.step(table, **question.arguments, **more)
+    if kept is not None and question.step.keeps_state:
+        kept[key] = said[STATE]
+    answer = {n: v for n, v in said.items() if not n.startswith("@")}  # the gate's part
     assert set(answer) == {f.name for f in question.fields}, f"{question.step.identity}: fields {sorted(answer)}"
     for f in question.fields:
         value = np.asarray(answer[f.name])

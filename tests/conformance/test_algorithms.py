@@ -18,13 +18,16 @@ from fivefold.algorithms.method import Method, Setting
 from fivefold.errors import FivefoldError, StudyInvalid
 from fivefold.plugins import METHODS, method
 from fivefold.protocol.encoding import decode, encode
-from fivefold.protocol.questions import Sum
+from fivefold.protocol.questions import STATE, Sum
 from fivefold.protocol.results import Result
 from fivefold.study.definition import Analysis
 from fivefold.study.table import Table
 from tests.algorithms import plain, real_data, survival_data
 
 FORBIDDEN = {"time", "random", "os", "pathlib", "threading", "multiprocessing", "socket", "subprocess", "datetime", "secrets"}
+TRAINED = "malignant ~ mean_radius + mean_texture + grade"
+FOLLOWS_A_PATH = {"fedavg", "fedprox", "fedopt", "scaffold", "personalised"}
+"""Trainings: the weights depend on every round before, so a site that left has had its part in them."""
 GRID = {"step": 30, "end": 1110, "event_totals": True}
 
 
@@ -50,6 +53,15 @@ CASES: dict[str, tuple[Callable[[], Any], Analysis]] = {
     "cox": (lung, Analysis("a", "cox", "Surv(time, status) ~ age + sex", options={"time_grid": GRID})),
     "cox by site": (lung, Analysis("a", "cox", "Surv(time, status) ~ age + sex + strata(site)")),
     "kaplan_meier": (lung, Analysis("a", "kaplan_meier", "Surv(time, status) ~ sex", options={"time_grid": GRID})),
+    "fedavg": (real_data.breast, Analysis("a", "fedavg", TRAINED, options={"rounds": 4, "batch_size": 32, "local_epochs": 2})),
+    "fedprox": (real_data.diabetes, Analysis("a", "fedprox", "target ~ bmi * sex + bp", options={"rounds": 3, "mu": 0.5})),
+    "fedopt": (
+        real_data.breast, Analysis("a", "fedopt", TRAINED, options={"rounds": 4, "optimiser": "yogi", "holdout": 0.3}),
+    ),
+    "scaffold": (real_data.breast, Analysis("a", "scaffold", TRAINED, options={"rounds": 4, "batch_size": 32})),
+    "personalised": (
+        real_data.breast, Analysis("a", "personalised", TRAINED, options={"rounds": 4, "model": {"kind": "mlp", "hidden": [4]}}),
+    ),
 }  # fmt: skip
 
 
@@ -130,7 +142,9 @@ def test_the_ring_of_the_secure_sum_holds_every_total(case: Case) -> None:
                 np.testing.assert_array_equal(totals[f.name], parts.sum(axis=0))
             else:
                 size = np.abs(parts).max(initial=0.0)
-                np.testing.assert_allclose(totals[f.name], parts.sum(axis=0), rtol=0, atol=1e-12 * size + 1e-300)
+                narrow = all(other.kind == "update" for other in question.fields)  # 31 bits less those of the sites
+                step = f.bound * len(answers) ** 2 * 2.0**-30 if narrow else 0.0
+                np.testing.assert_allclose(totals[f.name], parts.sum(axis=0), rtol=0, atol=1e-12 * size + step + 1e-300)
 
 
 def test_questions_are_the_same_bytes_every_time(case: Case) -> None:
@@ -150,6 +164,9 @@ def test_steps_answer_the_question_as_it_travels(case: Case) -> None:
         arrived = decode(encode(dict(question.arguments)))
         answer, direct = question.step(table, **arrived), question.step(table, **question.arguments)
         for name, value in direct.items():
+            if name == STATE:
+                assert {k: v.tolist() for k, v in answer[name].items()} == {k: v.tolist() for k, v in value.items()}
+                continue
             np.testing.assert_array_equal(answer[name], value)
 
 
@@ -210,6 +227,8 @@ def test_a_site_that_drops_is_listed_and_the_rest_is_one_cohort(case: Case, roun
     alone = dataclasses.replace(case.setting, sites=result.sites)
     expected = plain.run(case.method, case.analysis, alone, rest)
     assert {k: v for k, v in result.facts.items() if k in COHORT} == {k: v for k, v in expected.facts.items() if k in COHORT}
+    if case.method.name in FOLLOWS_A_PATH and round_ > 1:
+        return
     for name, table in expected.tables.items():
         assert_close(result.tables[name].rows, table.rows)
 

@@ -1,0 +1,133 @@
+"""A site's rows as a model reads them, in an order and a split that depend on the study's seed and the rows alone."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fivefold.algorithms.cohort import Floats, select
+from fivefold.algorithms.design import Scaling, design, matrix
+from fivefold.models.model import Model, ModelSpec, Weights, build, flat, named
+from fivefold.study.table import Table
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows for training or for evaluation: x (rows, features), y (rows,), person (rows,)."""
+
+    x: Floats
+    y: Floats
+    person: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def take(self, rows: npt.NDArray[Any]) -> Part:
+        return Part(self.x[rows], self.y[rows], self.person[rows])
+
+
+@dataclass(frozen=True)
+class Pull:
+    """What bends a site's descent beside its own gradient: `drift` is added to it (SCAFFOLD), and so is mu·(w - anchor)
+    (FedProx), where the anchor is where the round began; with `free`, a mask (size,), the other weights stay (FedRep)."""
+
+    mu: float = 0.0
+    drift: Floats | None = None
+    free: npt.NDArray[np.bool_] | None = None
+
+
+def problem(table: Table, fit: Mapping[str, Any]) -> tuple[Model, Part, Part]:
+    """The model, the rows to train on and the rows to evaluate on (the same ones where nothing is held out)."""
+    model = ModelSpec.of(fit["model"])
+    cases = select(table, fit["variables"], fit["subgroup"])
+    columns = design(fit["formula"], table.dictionary)
+    constants = Scaling(np.asarray(fit["centre"]), np.asarray(fit["scale"]))
+    x = matrix(columns, cases, constants)[:, [bool(c.variables) for c in columns.columns]]
+    middle, unit = (float(v) for v in fit["unit"])
+    rows = _ordered(Part(x, (cases[columns.formula.response] - middle) / unit, cases.person))  # type: ignore[index]
+    if not fit["holdout"]:
+        return build(model), rows, rows
+    kept = held_out(rows.person, table.site, int(fit["seed"]), float(fit["holdout"]))
+    return build(model), rows.take(~kept), rows.take(kept)
+
+
+def _ordered(part: Part) -> Part:
+    """The rows sorted by what they hold, so that a file in another order trains the same model."""
+    return part.take(np.lexsort((part.y, *part.x.T[::-1])))
+
+
+def held_out(person: npt.NDArray[np.int64], site: str, seed: int, share: float) -> npt.NDArray[np.bool_]:
+    """Which rows are kept for evaluation: whole persons, by a hash of their number at the site."""
+    return _uniform(person, _key("holdout", seed, site)) < share
+
+
+def _uniform(values: npt.NDArray[np.int64], key: int) -> Floats:
+    """SplitMix64 (Steele, Lea and Flood, OOPSLA 2014) of each value, as a number in [0, 1)."""
+    with np.errstate(over="ignore"):
+        z = (values.astype(np.uint64) + np.uint64(key)) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray((z ^ (z >> np.uint64(31))).astype(np.float64) / 2.0**64)
+
+
+def _key(*words: object) -> int:
+    return int.from_bytes(hashlib.sha256("/".join(map(str, words)).encode()).digest()[:8], "big")
+
+
+def first_weights(model: Model, seed: int) -> Floats:
+    """Where every training of a study begins, at each site and where no row is; shape (size,)."""
+    return flat(model.initial(np.random.Generator(np.random.Philox(key=seed))))
+
+
+def chance(seed: int, site: str, round: int, *words: object) -> np.random.Generator:
+    """A site's randomness in a round (never for secrecy): from the study's seed, so that any engine gives the same."""
+    return np.random.Generator(np.random.Philox(key=_key("local", seed, site, round, *words)))
+
+
+def batches(rows: int, size: int, rng: np.random.Generator) -> list[npt.NDArray[np.int64]]:
+    """One epoch: all rows at once (size 0, or one that holds them all), or in random batches, the last one as it falls."""
+    if not 0 < size < rows:
+        return [np.arange(rows)] if rows else []
+    order = rng.permutation(rows)
+    return [order[i : i + size] for i in range(0, rows, size)]
+
+
+def descend(
+    model: Model, start: Weights, rows: Part, *, epochs: int, batch_size: int, rate: float, rng: np.random.Generator, pull: Pull
+) -> tuple[dict[str, Floats], int]:
+    """The weights after some epochs of descent from `start`, and how many steps that took."""
+    weights, steps, anchor = dict(start), 0, flat(start)
+    bent = bool(pull.mu) or pull.drift is not None or pull.free is not None
+    for _ in range(epochs):
+        for chosen in batches(len(rows), batch_size, rng):
+            moved = model.descend(weights, rows.x[chosen], rows.y[chosen], rate)
+            if bent:
+                before, after = flat(weights), flat(moved)
+                after -= rate * pull.mu * (before - anchor)
+                if pull.drift is not None:
+                    after -= rate * pull.drift
+                moved = named(after if pull.free is None else np.where(pull.free, after, before), model.shapes)
+            weights, steps = dict(moved), steps + 1
+    return weights, steps
+
+
+def clipped(vector: Floats, most: float) -> Floats:
+    """The vector, shortened to an L2 norm of at most `most` (0: as it is)."""
+    norm = float(np.sqrt(np.square(vector).sum()))
+    return vector if not most or norm <= most else vector * (most / norm)
+
+
+def person_gradients(model: Model, weights: Weights, rows: Part, most: float) -> Floats:
+    """The sum over persons of the gradient of each one's own mean loss, each clipped to an L2 norm of `most`: shape (size,)."""
+    total = np.zeros(sum(w.size for w in weights.values()))
+    order = np.argsort(rows.person, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(rows.person[order]) != 0]) if len(rows) else np.zeros(0, dtype=np.int64)
+    for chosen in np.split(order, starts[1:]) if len(rows) else []:
+        _, gradient = model.loss_and_gradient(weights, rows.x[chosen], rows.y[chosen])
+        total += clipped(flat(gradient), most)
+    return total
