@@ -1,4 +1,6 @@
-"""Set up a whole consortium on this machine: python -m examples.prepare NAME OUT   (NAME: lung, breast)
+"""Set up a whole consortium on this machine: python -m examples.prepare NAME OUT [STUDY]   (NAME: lung, breast)
+
+STUDY is another study file of the example than its study.yaml: `breast OUT training.yaml` trains models on the same sites.
 
 Each line that begins with `$` is what one of the parties would type at its own desk, in this order: the lead makes a key, each
 site its folder with keys; the lead freezes and signs the study; each custodian signs the policy, approves the study and freezes
@@ -29,7 +31,8 @@ CHECKERS = ("first", "second")
 
 
 def main(arguments: list[str]) -> int:
-    if len(arguments) != 2 or arguments[0] not in NAMES:
+    study = arguments[2] if len(arguments) == 3 else "study.yaml"
+    if len(arguments) not in (2, 3) or arguments[0] not in NAMES or not (HERE / arguments[0] / study).is_file():
         print(__doc__)
         return 2
     name, out = arguments[0], Path(arguments[1])
@@ -39,12 +42,12 @@ def main(arguments: list[str]) -> int:
     if out.exists() and any(out.iterdir()):
         print(f"{out} holds something else already; choose another folder.", file=sys.stderr)
         return 2
-    prepare(name, out)
+    prepare(name, out, study)
     print(f"\nReady: fivefold run {out / 'study.yaml'}")
     return 0
 
 
-def prepare(name: str, out: Path) -> None:
+def prepare(name: str, out: Path, study: str = "study.yaml") -> None:
     """Everything up to the run. Raises `SystemExit` where a command fails, with what it said."""
     data = import_module(f"examples.{name}.data")
     frame, about = data.pooled()
@@ -68,7 +71,7 @@ def prepare(name: str, out: Path) -> None:
         keys |= {f"the key of {site}": node, f"the fingerprint of {site}": fingerprint(node)}
 
     shutil.copy(HERE / name / "dictionary.yaml", out)
-    fill(HERE / name / "study.yaml", out / "study.yaml", keys)
+    fill(HERE / name / study, out / "study.yaml", keys)
     fivefold("study", "freeze", out / "study.yaml")
     fivefold("study", "sign", out / "study.yaml", "--key", out / "lead.key")
 

@@ -29,7 +29,7 @@ def result_of(frame: Frame, state: State, done: int, history: Sequence[Measured]
         tables["rounds"], figures = _curve(frame, history)
     if spec.model.kind in ("linear", "logistic", "softmax") and not spec.personal:
         tables["coefficients"] = _coefficients(frame, weights)
-    tables["weights"] = _weights(frame, weights)
+    tables["weights"], tables["scaling"] = _weights(frame, weights), _scaling(frame)
     if final is not None and final.scores is not None:
         tables["calibration"], drawn = _calibration(frame, final)
         figures.append(drawn)
@@ -108,6 +108,15 @@ def _weights(frame: Frame, weights: Floats) -> ResultTable:
             rows += [(name, ",".join(map(str, index)), float(values[index])) for index in np.ndindex(values.shape)]
     note = "of columns scaled as in `scaling`" if rows else f"more than {MOST_LISTED} weights are not listed"
     return ResultTable.of("Weights of the model", ("layer", "index", "value"), rows, notes=(note,))
+
+
+def _scaling(frame: Frame) -> ResultTable:
+    """What a row has to be scaled by before the weights are used: (value - centre) / scale."""
+    numbers = zip(frame.spec.design.numbers, frame.constants.centre, frame.constants.scale, strict=True)
+    rows: list[tuple[Any, ...]] = list(numbers)
+    if frame.spec.task == "regression":
+        rows.append((frame.spec.response, *frame.unit))
+    return ResultTable.of("Scaling of the numbers: (value - centre) / scale", ("variable", "centre", "scale"), rows)
 
 
 def _coefficients(frame: Frame, weights: Floats) -> ResultTable:

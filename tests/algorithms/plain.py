@@ -17,7 +17,7 @@ from fivefold.disclosure.rules import screen
 from fivefold.privacy.fixed_point import pack, ring_for, unpack
 from fivefold.privacy.secagg.ring import add_into
 from fivefold.protocol.encoding import encode
-from fivefold.protocol.questions import STATE, Aggregate, Snapshot, Sum, read_only
+from fivefold.protocol.questions import STATE, Aggregate, Field, Snapshot, Sum, read_only
 from fivefold.protocol.results import Result
 from fivefold.study.definition import Analysis
 from fivefold.study.table import Table
@@ -83,8 +83,10 @@ def transcript(
         present = [t for t in tables if t.site not in away]
         sums = question if isinstance(question, tuple) else (question,)
         stop = 0 < stop_at <= number
+        wide = any(f.kind != "update" for s in sums for f in s.fields)  # the sums of a question share a ring
         totals = tuple(
-            aggregate(s, present, tables, setting, stop=stop, ring=ring, kept=kept, place=i) for i, s in enumerate(sums)
+            aggregate(s, present, tables, setting, stop=stop, ring=ring, kept=kept, place=i, wide=wide)
+            for i, s in enumerate(sums)
         )
         sent = totals if isinstance(question, tuple) else totals[0]
         log.aggregates.append(sent)
@@ -100,11 +102,12 @@ def aggregate(
     ring: bool = False,
     kept: dict[Any, Any] | None = None,
     place: int = 0,
+    wide: bool = False,
 ) -> Aggregate:
     """One sum over the sites present, each answer checked against its question. `kept` holds what steps keep at sites."""
     answers = [checked(question, t, kept, place) for t in present]
     if ring:
-        totals = in_the_ring(question, answers, len(tables))
+        totals = in_the_ring(question, answers, len(tables), wide=wide)
     else:
         totals = {f.name: np.sum([np.asarray(a[f.name]) for a in answers], axis=0) for f in question.fields}
     screened = screen(totals, question.fields, setting.minimum_persons)
@@ -116,13 +119,15 @@ def aggregate(
     )
 
 
-def in_the_ring(question: Sum, answers: Sequence[Mapping[str, Any]], sites: int) -> dict[str, Any]:
-    """The total as the secure sum would give it: in fixed point modulo 2^128, without the masks."""
-    ring = ring_for(question.fields)
-    total = pack(answers[0], question.fields, sites)
-    for answer in answers[1:]:
-        add_into(total, pack(answer, question.fields, sites), ring)
-    return unpack(total, question.fields, sites)
+def in_the_ring(question: Sum, answers: Sequence[Mapping[str, Any]], sites: int, *, wide: bool = False) -> dict[str, Any]:
+    """The total as the secure sum would give it: in fixed point, without the masks; `wide` in Z_2^128 whatever the fields."""
+    fields = (*question.fields, *((Field("wide", "count", 1.0),) if wide else ()))
+    packed = [pack({**a, **({"wide": np.asarray(0)} if wide else {})}, fields, sites) for a in answers]
+    for other in packed[1:]:
+        add_into(packed[0], other, ring_for(fields))
+    total = unpack(packed[0], fields, sites)
+    total.pop("wide", None)
+    return total
 
 
 def checked(question: Sum, table: Table, kept: dict[Any, Any] | None = None, place: int = 0) -> Mapping[str, Any]:

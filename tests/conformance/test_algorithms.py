@@ -60,7 +60,8 @@ CASES: dict[str, tuple[Callable[[], Any], Analysis]] = {
     ),
     "scaffold": (real_data.breast, Analysis("a", "scaffold", TRAINED, options={"rounds": 4, "batch_size": 32})),
     "personalised": (
-        real_data.breast, Analysis("a", "personalised", TRAINED, options={"rounds": 4, "model": {"kind": "mlp", "hidden": [4]}}),
+        real_data.breast,
+        Analysis("a", "personalised", TRAINED, options={"rounds": 4, "model": {"kind": "mlp", "hidden": [4]}}),
     ),
 }  # fmt: skip
 
