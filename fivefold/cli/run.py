@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -63,7 +64,8 @@ def run(
             )
 
     try:
-        done = run_study(found, engine, folder, tell=tell, engine_name="local", resume=resume is not None)
+        with closing(engine):
+            done = run_study(found, engine, folder, tell=tell, engine_name="local", resume=resume is not None)
     except KeyboardInterrupt:
         more = "" if seed is None else f" --seed {seed}"
         raise RunInterrupted(

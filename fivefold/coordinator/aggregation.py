@@ -139,9 +139,9 @@ class Collector:
         """A site whose shares were false, and were done without."""
 
     # ---- first trip ---------------------------------------------------------------------------------------------
-    def ask(self, keys: KeyRound, site: str, task: bytes, transcript: bytes = b"") -> bytes:
+    def ask(self, keys: KeyRound, site: str, task: bytes) -> bytes:
         """The request to one of the sharers."""
-        return m.request(self.instance.place, m.Ask(task, transcript, keys.sealed_for(site)))
+        return m.request(self.instance.place, m.Ask(task, keys.sealed_for(site)))
 
     def add_masked(self, site: str, reply: bytes) -> None:
         """Add a site's masked update to the sum; a repeated one counts once. Its keys for the next round are noted."""
@@ -249,7 +249,8 @@ class Collector:
     def _unmask(self, helpers: Names) -> None:
         if len(helpers) < self.thresholds.t:
             raise TooManyDropouts(
-                f"{len(helpers)} sites helped to open round {self.instance.place.round}, and {self.thresholds.t} are needed"
+                f"{len(helpers)} of {self.thresholds.n} sites helped to open round {self.instance.place.round}, "
+                f"and {self.thresholds.t} are needed"
             )
         seeds = {h: self._unmasked[h][1].seed_shares for h in helpers}
         mask_keys = {h: self._unmasked[h][1].key_shares for h in helpers}

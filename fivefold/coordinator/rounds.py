@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from fivefold.coordinator.collector import Engine, Ground, exchange, secure_sum
-from fivefold.disclosure.rules import screen
-from fivefold.errors import FivefoldError, JournalProblem, SiteRefused, TooFewPersons, TooManyDropouts
-from fivefold.privacy.fixed_point import ring_for, unpack, width
-from fivefold.protocol.encoding import digest
+from fivefold.coordinator.aggregation import Total
+from fivefold.coordinator.attendance import Attendance
+from fivefold.coordinator.history import History
+from fivefold.coordinator.secure_rounds import SecureRounds
+from fivefold.errors import JournalProblem, TooManyDropouts
+from fivefold.privacy.fixed_point import ring_for, width
+from fivefold.protocol.encoding import decode, digest, encode
+from fivefold.protocol.messages import Roster, Task, Told
 from fivefold.records.audit import AuditLog
-from fivefold.records.journal import Journal, read
 from fivefold.replay.compare import described
 from fivefold.replay.cursor import Asked, Cursor, Outcome
-from fivefold.study.definition import Study
+from fivefold.replay.totals import on_trust, outcome
+from fivefold.study.consistency import thresholds
+from fivefold.study.digest import SignedStudy
 
 ATTEMPTS = 3
 """How often a round is asked before the run stops and waits to be resumed."""
+
+
+class Engine(Protocol):
+    """Carries messages: sends each site its request and gives (site, reply) as replies come; a silent site is left out.
+
+    Each request is looked up once, when it is sent; neither it nor a reply is kept: memory must not grow with the sites.
+    """
+
+    def exchange(self, requests: Mapping[str, bytes]) -> Iterable[tuple[str, bytes]]: ...
 
 
 @dataclass(frozen=True)
@@ -35,164 +49,98 @@ class Progress:
 
 
 def drive(
-    study: Study,
-    signed_study: bytes,
-    ground: Ground,
-    engine: Engine,
-    folder: Path,
-    log: AuditLog,
-    tell: Callable[[Progress], None],
+    found: SignedStudy, run: str, engine: Engine, folder: Path, log: AuditLog, tell: Callable[[Progress], None]
 ) -> tuple[Cursor, list[dict[str, Any]]]:
     """Run every analysis to its end; resumes from the journal in `folder`. Returns the finished cursor and a record a round.
 
     Raises `TooManyDropouts` (the run can be resumed), `SiteRefused`, `JournalProblem`, `StorageFull`.
     """
-    cursor = Cursor(study)
-    history: list[dict[str, Any]] = []
-    rounds: list[dict[str, Any]] = []
-    attempts: dict[int, int] = {}
-    path = folder / "journal" / "rounds.journal"
-    for record in read(path):
-        attempts[record["round"]] = max(record["attempt"], attempts.get(record["round"], 0))
-        if record["event"] == "aggregate":
-            _replayed(cursor, record)
-            history.append(record)
-            rounds.append(_round(cursor.open, record))
-            cursor.feed(Outcome(tuple(record["totals"]), tuple(record["sites"]), tuple(record["dropped"]), record["ended"]))
-    journal = Journal(path)
-    refusals: dict[str, tuple[str, str]] = {}
-
-    def refused(site: str, code: str, rule: str) -> None:
-        refusals[site] = (code, rule)
-        log.write("refusal", site=site, code=code, rule=rule)
-
+    study = found.study
+    roster = Roster(tuple(s.name for s in study.sites), tuple(bytes.fromhex(s.public_key) for s in study.sites))
+    history = History(folder / "journal" / "rounds.journal")
+    cursor, done = Cursor(study), list[dict[str, Any]]()
+    for record in history.replayed():
+        asked = _replayed(cursor, record)
+        told = Told.decode(record["told"])
+        cursor.feed(Outcome(decode(told.totals), told.sites, told.dropped, told.ended))
+        done.append(_round(asked, told.sites, told.dropped))
+    there = Attendance(engine, roster, log)
+    promise = thresholds(study)
+    sums = SecureRounds(roster, promise, found.digest, run, there.exchange, refused=there.refused, attempts=history.attempts)
     try:
-        known = _enrol(engine, ground, signed_study, refused)
-        if len(known) < ground.needed:
-            raise _stopped(
-                refusals, TooManyDropouts(f"{len(known)} of {len(ground.roster)} sites enrolled, {ground.needed} are needed")
-            )
         while cursor.open is not None:
             asked = cursor.open
-            for _ in range(ATTEMPTS):
-                attempt = attempts[asked.round] = attempts.get(asked.round, 0) + 1
-                journal.append({"event": "begun", "round": asked.round, "attempt": attempt})
-                refusals.clear()
-                if len(known) < len(ground.roster):
-                    known |= _enrol(engine, ground, signed_study, refused, known)
-                log.write("ask", round=asked.round, attempt=attempt, analysis=asked.analysis.name, steps=_steps(asked))
-                try:
-                    outcome, transcript = _attempt(study, ground, engine, asked, attempt, known, history, journal, refused)
-                    break
-                except TooManyDropouts as error:
-                    lost = error
-                    if refusals:
-                        raise _stopped(refusals, error) from error
-                    known = _enrol(engine, ground, signed_study, refused)
-            else:
-                raise lost
-            record = {
-                "event": "aggregate",
-                "round": asked.round,
-                "attempt": attempt,
-                "question": digest(described(asked.question)),
-                "totals": tuple(dict(t) for t in outcome.totals),
-                "sites": outcome.sites,
-                "dropped": outcome.dropped,
-                "ended": outcome.ended,
-                "transcript": transcript,
-            }
-            log.write("aggregate", round=asked.round, sites=list(outcome.sites), dropped=list(outcome.dropped))
-            journal.append(record)
-            history.append(record)
-            rounds.append(_round(asked, record))
-            tell(Progress(asked.round, asked.analysis.name, _steps(asked)[0], len(outcome.sites), len(ground.roster), attempt))
-            cursor.feed(outcome)
-            for name in outcome.dropped:
-                known.pop(name, None)  # it may have restarted: it enrols again
-        exchange(engine, ground, "close", 0, 0, {name: {} for name in known}, refused)
+            question = encode(described(asked.question))
+            total = _total(asked, question, sums, there, history, found.to_bytes(), log)
+            attempt = sums.attempts.get(asked.round, history.attempts.get(asked.round, 1))
+            out = outcome(asked, total.vector, roster.names, total.survivors, study.privacy.minimum_persons)
+            log.write("aggregate", round=asked.round, sites=list(out.sites), dropped=list(out.dropped))
+            proof = (question, total.transcript.encode()) if total.transcript is not None else (b"", b"")
+            history.note_aggregate(asked.round, attempt, hashlib.sha256(question).digest(), out, *proof)
+            there.followed(out.sites, asked.round - 1)
+            done.append(_round(asked, out.sites, out.dropped))
+            tell(Progress(asked.round, asked.analysis.name, _steps(asked)[0], len(out.sites), len(roster.names), attempt))
+            cursor.feed(out)
+        sums.close(history.rounds + 1)
     finally:
-        journal.close()
-    return cursor, rounds
+        history.close()
+    return cursor, done
 
 
-def _attempt(
-    study: Study,
-    ground: Ground,
-    engine: Engine,
-    asked: Asked,
-    attempt: int,
-    known: dict[str, int],
-    history: list[dict[str, Any]],
-    journal: Journal,
-    refused: Callable[[str, str, str], None],
-) -> tuple[Outcome, Mapping[str, Any]]:
-    """Ask once, open the sum, screen it: small totals are gone before anything is written or shown."""
-    question = described(asked.question)
-    parts = ("round", "totals", "sites", "dropped", "ended", "transcript")
-    bodies = {
-        name: {"question": question, "history": tuple({k: r[k] for k in parts} for r in history[at:])}
-        for name, at in known.items()
-    }
+def _total(
+    asked: Asked, question: bytes, sums: SecureRounds, there: Attendance, history: History, study: bytes, log: AuditLog
+) -> Total:
+    """The round's sum: opened from the record of an opening that was begun, or asked.
 
-    def before_opening(total: Any, survivors: Any) -> None:
-        journal.append({"event": "masked", "round": asked.round, "attempt": attempt, "sum": total, "survivors": survivors})
-
-    ring = ring_for(asked.fields)
-    found = secure_sum(engine, ground, asked.round, attempt, bodies, width(asked.fields), ring, refused, before_opening)
-    for name in found.survivors:
-        known[name] = len(history)
-    dropped = tuple(name for name in ground.roster if name not in found.survivors)
-    try:
-        totals = screen(
-            unpack(found.total, asked.fields, len(ground.roster), len(found.survivors)),
-            asked.fields,
-            study.privacy.minimum_persons,
-        )
-    except TooFewPersons:
-        return Outcome((), found.survivors, dropped, "TooFewPersons"), found.transcript
-    return Outcome(asked.split(totals), found.survivors, dropped), found.transcript
-
-
-def _enrol(
-    engine: Engine,
-    ground: Ground,
-    signed_study: bytes,
-    refused: Callable[[str, str, str], None],
-    enrolled: Mapping[str, int] | None = None,
-) -> dict[str, int]:
-    """Open the run at every site that is not enrolled → the last round each of them knows."""
-    bodies = {name: {"study": signed_study} for name in ground.roster if name not in (enrolled or {})}
-    heard = exchange(engine, ground, "enrol", 0, 0, bodies, refused)
-    return {name: int(message.body["known"]) for name, (message, _) in heard.items()}
+    Once an opening was begun, some sites may have released their shares, and serve no other survivors. So the round is then
+    asked again of those alone. Raises `SiteRefused`, `TooManyDropouts`.
+    """
+    name, steps, lost = asked.analysis.name, _steps(asked), TooManyDropouts("no site answered")
+    for trial in range(ATTEMPTS):
+        there.anew()
+        there.open(sums, asked.round, study)
+        try:
+            there.enough(sums.thresholds.survivors_needed)
+            if history.masked:
+                there.alone = frozenset(decode(history.masked)["survivors"])
+                log.write("open", round=asked.round, survivors=sorted(there.alone))
+                try:
+                    return sums.recover(history.masked)
+                except TooManyDropouts:
+                    there.anew()
+            log.write("ask", round=asked.round, analysis=name, steps=steps)
+            return sums.sum(
+                asked.round,
+                hashlib.sha256(question).digest(),
+                ring_for(asked.fields),
+                width(asked.fields),
+                lambda site: Task(question, history.since(there.known[site])).encode(),
+                before_unmask=lambda record: history.note_masked(asked.round, sums.attempts[asked.round], record),
+                transcript=not on_trust(asked, len(sums.roster.names)),
+            )
+        except TooManyDropouts as error:
+            lost = error
+            if asked.round in sums.attempts:
+                history.note_lost(asked.round, sums.attempts[asked.round])
+            there.stop(error, last=trial == ATTEMPTS - 1)
+        finally:
+            there.alone = None
+    raise lost
 
 
-def _replayed(cursor: Cursor, record: Mapping[str, Any]) -> None:
+def _replayed(cursor: Cursor, record: Mapping[str, Any]) -> Asked:
     asked = cursor.open
     if asked is None or digest(described(asked.question)) != record["question"]:
         raise JournalProblem(
             f"round {record['round']} of the journal is not what this version of Fivefold asks",
             help="Resume with the version that began the run, or start a new one with --out.",
         )
+    return asked
 
 
 def _steps(asked: Asked) -> list[str]:
     return [one.step.identity for one in asked.sums]
 
 
-def _round(asked: Asked | None, record: Mapping[str, Any]) -> dict[str, Any]:
-    assert asked is not None
-    return {
-        "analysis": asked.analysis.name,
-        "questions": tuple(_steps(asked)),
-        "answered": tuple(record["sites"]),
-        "dropped": tuple(record["dropped"]),
-    }
-
-
-def _stopped(refusals: Mapping[str, tuple[str, str]], otherwise: FivefoldError) -> FivefoldError:
-    """The sentence for a run that sites stopped: who refused, and by which rule of theirs."""
-    if not refusals:
-        return otherwise
-    said = "; ".join(f"{site}: {code} ({rule})" if rule else f"{site}: {code}" for site, (code, rule) in refusals.items())
-    return SiteRefused(f"{otherwise.message}; refused by {said}", rule=next(iter(refusals.values()))[1])
+def _round(asked: Asked, sites: tuple[str, ...], dropped: tuple[str, ...]) -> dict[str, Any]:
+    return {"analysis": asked.analysis.name, "questions": tuple(_steps(asked)), "answered": sites, "dropped": dropped}

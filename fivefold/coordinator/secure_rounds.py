@@ -1,6 +1,6 @@
 """The secure sums of one run, one after the other: the last trip of a round prepares the keys of the next.
 
-    enrol · share · [ ask · survivors · unmask ] · [ ask · survivors · unmask ] · …
+    open · enrol · share · [ ask · survivors · unmask ] · [ ask · survivors · unmask ] · …
 
 A site that answers late, falsely or not at all is a drop-out of its round. A site that is lost in the first trip has sent no
 keys; it is asked for new ones while the others go on, and is back as soon as they are in a key list.
@@ -51,6 +51,16 @@ class SecureRounds:
         self.attempts = dict(attempts or {})
         self._prepared: KeyRound | None = None
 
+    def open(self, round: int, study: bytes, sites: Iterable[str]) -> dict[str, int]:
+        """Open the run of a signed study (its file's bytes) at these sites: site → the last round that it has followed."""
+        place, known = Place(self.study, self.run, round, 1), dict[str, int]()
+
+        def heard(site: str, envelope: bytes) -> None:
+            known[site] = opened(envelope, m.Opened, self.roster, place, site)[1].known
+
+        self._trip(dict.fromkeys(sites, m.request(place, m.Open(study))), _first(heard), None)
+        return known
+
     def sum(
         self,
         round: int,
@@ -61,14 +71,12 @@ class SecureRounds:
         *,
         before_unmask: Callable[[bytes], None],
         transcript: bool = False,
-        previous: bytes = b"",
         more: bool = True,
     ) -> Total:
         """Ask one question, `task(site)` beside it, and open the sum of the answers.
 
-        `question` is its digest, `previous` the encoded transcript of the round before. `before_unmask` gets the record for
-        `recover` and returns once it is on disk. `more`: a further round will follow. Raises `TooManyDropouts`: call again
-        for a new attempt with fresh keys among all sites.
+        `question` is its digest. `before_unmask` gets the record for `recover` and returns once it is on disk. `more`: another
+        round may follow. Raises `TooManyDropouts`: call again for a new attempt with fresh keys among all sites.
         """
         keys = self._keys_of(round)
         following = KeyRound(self.roster, self.thresholds, keys.place.following()) if more else None
@@ -81,7 +89,7 @@ class SecureRounds:
             following=following,
             threads=self._threads,
         )
-        asks = _Made(keys.sharers, lambda site: collector.ask(keys, site, task(site), previous))
+        asks = Made(keys.sharers, lambda site: collector.ask(keys, site, task(site)))
         self._trip(asks, collector.add_masked, following)
         survivors = collector.close()
         if self.thresholds.adversary == "active":
@@ -151,7 +159,7 @@ class SecureRounds:
             for site in self.roster.names:
                 if site not in requests and site not in following.advertised:
                     back[site], handlers[site] = following.enrol(), _first(following.add_advert)
-        asked = _Made((*requests, *back), lambda site: back[site] if site in back else requests[site])
+        asked = Made((*requests, *back), lambda site: back[site] if site in back else requests[site])
         self._heard(asked, handlers, refused or self._refused)
 
     def _heard(self, requests: Mapping[str, bytes], handlers: Mapping[str, Handler], refused: Refused) -> None:
@@ -174,7 +182,7 @@ class SecureRounds:
         return refusal
 
 
-class _Made(Mapping[str, bytes]):
+class Made(Mapping[str, bytes]):
     """Requests that are made when they are looked at, one by one: a large task need not lie there once for each site."""
 
     def __init__(self, sites: Iterable[str], make: Callable[[str], bytes]) -> None:

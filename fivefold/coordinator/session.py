@@ -17,8 +17,7 @@ from typing import Any
 
 import fivefold
 from fivefold.auth.keys import new_key, read_key, write_key
-from fivefold.coordinator.collector import Engine, Ground
-from fivefold.coordinator.rounds import Progress, drive
+from fivefold.coordinator.rounds import Engine, Progress, drive
 from fivefold.errors import RunFolderTaken
 from fivefold.plugins import method
 from fivefold.protocol.encoding import digest
@@ -28,7 +27,6 @@ from fivefold.records.files import write_file
 from fivefold.records.provenance import AnalysisRecord, LeadRecord, RoundRecord, RunRecord, SiteRecord
 from fivefold.replay.cursor import Ended
 from fivefold.results.write import write_result
-from fivefold.study.consistency import thresholds
 from fivefold.study.digest import SignedStudy
 
 STUDY_FILE = "study.signed.json"
@@ -65,18 +63,9 @@ def run(
         elif (folder / STUDY_FILE).read_bytes() != found.to_bytes():
             raise RunFolderTaken(f"{folder} holds the run of another study")
         identity = (folder / "run.id").read_text("ascii").strip()
-        sums = thresholds(study)
-        ground = Ground(
-            study=found.digest,
-            run=identity,
-            keys={s.name: bytes.fromhex(s.public_key) for s in study.sites},
-            threshold=sums.t,
-            needed=sums.survivors_needed,
-            active=study.privacy.adversary == "active",
-        )
         with AuditLog(folder / "audit.jsonl", read_key(folder / "coordinator.key"), "coordinator") as log:
             log.write("run resumed" if resume else "run begun", run=identity, study=found.digest, engine=engine_name)
-            cursor, rounds = drive(study, found.to_bytes(), ground, engine, folder, log, tell)
+            cursor, rounds = drive(found, identity, engine, folder, log, tell)
             results = {name: r for name, r in cursor.results.items() if isinstance(r, Result)}
             ended = {name: asdict(r) for name, r in cursor.results.items() if isinstance(r, Ended)}
             log.write("results", analyses=list(results), ended={name: e["code"] for name, e in ended.items()})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from fivefold.errors import SourceNotFound
@@ -16,8 +16,16 @@ class LocalEngine:
     def __init__(self, nodes: Mapping[str, Node]) -> None:
         self.nodes = dict(nodes)
 
-    def exchange(self, requests: Mapping[str, bytes]) -> dict[str, bytes]:
-        return {name: self.nodes[name].answer(data) for name, data in requests.items() if name in self.nodes}
+    def exchange(self, requests: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
+        """(site, reply) as they come; nothing is kept."""
+        for name in requests:
+            if name in self.nodes:
+                yield name, self.nodes[name].answer(requests[name])
+
+    def close(self) -> None:
+        """Let the nodes forget their runs' secrets; what is on their disks stays."""
+        for node in self.nodes.values():
+            node.close()
 
 
 def local_engine(sites: Path, names: tuple[str, ...]) -> LocalEngine:

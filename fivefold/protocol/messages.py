@@ -5,7 +5,8 @@ in `auth/signatures.py`) covers all of these and the body. A request of the coor
 trusts it: what it passes on from other sites is signed by them.
 
     trip        request      reply, one or two envelopes                     when
-    enrol       Enrol        Advert                                          a run opens, a new attempt, a site comes back
+    open        Open         Opened                                          a run begins, a site comes back
+    enrol       Enrol        Advert                                          the first round, a new attempt, a site comes back
     share       Share        Shares                                          after enrol
     ask         Ask          Masked, and Advert for the next round           each round
     survivors   Survivors    Agreed                                          each round, `adversary: active` alone
@@ -101,6 +102,14 @@ class Message:
 
 # ---- what the coordinator asks --------------------------------------------------------------------------------------
 @dataclass(frozen=True)
+class Open(Message):
+    """Open this run of a signed study (its file's bytes)."""
+
+    kind: ClassVar[str] = "open"
+    study: bytes
+
+
+@dataclass(frozen=True)
 class Enrol(Message):
     """Advertise keys for this round and attempt. `roster` is the digest of all sites of the signed study."""
 
@@ -118,12 +127,11 @@ class Share(Message):
 
 @dataclass(frozen=True)
 class Ask(Message):
-    """The round's question with what leads to it (`task`, which the node reads), the transcript of the round before (empty
-    where transcripts are off), and the shares that the peers sealed for this site."""
+    """The round's question with the aggregates that lead to it (`task`: an encoded `Task`, which the node reads), and the
+    shares that the peers sealed for this site."""
 
     kind: ClassVar[str] = "ask"
     task: bytes
-    transcript: bytes
     sealed: Parcels
 
 
@@ -154,6 +162,14 @@ class Close(Message):
 
 
 # ---- what a site replies --------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Opened(Message):
+    """The run is open at this site, which has followed it up to the aggregate of the round `known` (0: of none)."""
+
+    kind: ClassVar[str] = "opened"
+    known: int
+
+
 @dataclass(frozen=True)
 class Advert(Message):
     """Two independent X25519 public keys, one for sealing shares and one for masks; a commitment to the self-mask's seed; and
@@ -232,8 +248,8 @@ class Refusal(Message):
     variable: str
 
 
-REQUESTS: Mapping[str, type[Message]] = {m.kind: m for m in (Enrol, Share, Ask, Survivors, Unmask, Close)}
-REPLIES: Mapping[str, type[Message]] = {m.kind: m for m in (Advert, Shares, Masked, Agreed, Unmasked, Closed, Refusal)}
+REQUESTS: Mapping[str, type[Message]] = {m.kind: m for m in (Open, Enrol, Share, Ask, Survivors, Unmask, Close)}
+REPLIES: Mapping[str, type[Message]] = {m.kind: m for m in (Opened, Advert, Shares, Masked, Agreed, Unmasked, Closed, Refusal)}
 
 
 # ---- envelopes ------------------------------------------------------------------------------------------------------
@@ -302,6 +318,37 @@ def envelopes_of(data: bytes) -> tuple[bytes, ...]:
     if not isinstance(parts, tuple) or not 1 <= len(parts) <= 2 or not all(isinstance(p, bytes) for p in parts):
         raise MessageMalformed("a reply is one or two envelopes")
     return parts
+
+
+# ---- what leads to a question ---------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Task(Message):
+    """A question (encoded; its SHA-256 is what masks and signatures bind), and the encoded `Told` of each round that the site
+    has not followed yet."""
+
+    kind: ClassVar[str] = "task"
+    question: bytes
+    history: Blobs
+
+    @property
+    def digest(self) -> bytes:
+        return hashlib.sha256(self.question).digest()
+
+
+@dataclass(frozen=True)
+class Told(Message):
+    """What came of a round, as the coordinator tells it: the encoded totals (one mapping for each sum), the sites in them,
+    those of the study that are not, how it ended the analysis if it did, and the question and transcript that prove it (both
+    empty where the aggregate is taken on trust)."""
+
+    kind: ClassVar[str] = "told"
+    round: int
+    totals: bytes
+    sites: Names
+    dropped: Names
+    ended: str
+    question: bytes
+    transcript: bytes
 
 
 @dataclass(frozen=True)

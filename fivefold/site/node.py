@@ -6,17 +6,14 @@ verify study → custodian's approval → replay and derive the question → own
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from fivefold.auth.keys import public_of
-from fivefold.auth.messages import signed, verified
-from fivefold.disclosure.rules import screen
+from fivefold.auth.keys import fingerprint, public_of
+from fivefold.auth.signatures import signed
 from fivefold.errors import (
     AggregateFalse,
     FivefoldError,
@@ -25,27 +22,33 @@ from fivefold.errors import (
     ProtocolViolation,
     QuestionNotApproved,
     RunError,
-    TooFewPersons,
     TooFewSites,
 )
 from fivefold.governance.policy import Policy, decide, needed, recognised
-from fivefold.privacy.fixed_point import ring_for, unpack, width
-from fivefold.protocol.encoding import decode, digest, encode
-from fivefold.protocol.envelope import Message, content_of
-from fivefold.protocol.questions import Sum
+from fivefold.privacy.fixed_point import ring_for
+from fivefold.protocol import messages as m
+from fivefold.protocol.encoding import decode
+from fivefold.protocol.messages import Envelope, Place, Roster
+from fivefold.records.audit import AuditLog
+from fivefold.records.files import write_file
 from fivefold.records.journal import Journal, read
 from fivefold.replay.compare import described, same
-from fivefold.replay.cursor import Cursor, Outcome
-from fivefold.replay.opening import key_list_digest, opened, summed
+from fivefold.replay.cursor import Asked, Cursor, Outcome
+from fivefold.site.class_rule import ClassRule
 from fivefold.site.folder import SiteFolder
 from fivefold.site.gate import GATE, Departure, leave
-from fivefold.site.membership import Memberships, check
-from fivefold.site.participant import Participant, Terms
+from fivefold.site.kept_state import KeptState, computed
 from fivefold.site.preparation import prepare
+from fivefold.site.round_book import RoundBook
+from fivefold.site.secure_sum import Participant, Sum
+from fivefold.site.standing import Standing
+from fivefold.site.told import plain, verified
 from fivefold.study.consistency import thresholds
 from fivefold.study.definition import Study
 from fivefold.study.digest import load_signed
 from fivefold.study.table import Table
+
+NOWHERE = Envelope(Place("", "", 1, 1), "unknown", "", b"")
 
 
 @dataclass
@@ -55,13 +58,22 @@ class Session:
     study: Study
     digest: str
     run: str
-    policy: Policy
     table: Table
-    cursor: Cursor
-    participant: Participant
+    standing: Standing
+    book: RoundBook
+    class_rule: ClassRule
+    kept: KeptState
     journal: Path
+    cursor: Cursor
+    participant: Participant = field(init=False)
+    log: AuditLog = field(init=False)
+    """Open while a request is answered."""
     known: int = 0
     persons: int | None = None
+
+    def close(self) -> None:
+        self.participant.erase()
+        self.book.close()
 
 
 class Node:
@@ -76,92 +88,194 @@ class Node:
 
     def answer(self, request: bytes) -> bytes:
         """A signed reply to any bytes at all: an answer, or a refusal: its code, rule and variable and nothing else."""
-        asked = Message("unknown", "", "", 0, 0, "")
+        asked = NOWHERE
         try:
-            asked, _, _ = content_of(request)
+            asked = Envelope.decode(request)
+            trip = TRIPS.get(asked.kind)
+            if trip is None or asked.sender != m.COORDINATOR:
+                raise MessageMalformed("there is no such trip")
             with self.folder.audit() as log:
-                session = self._open(asked) if asked.kind == "enrol" else self._session(asked)
-                stored = session.participant.stored(request)
-                if stored is not None:
-                    return stored
-                trip = TRIPS.get(asked.kind)
-                if trip is None:
-                    raise MessageMalformed(f"there is no trip called {asked.kind!r}"[:80])
-                body = trip(self, session, asked)
-                message = Message(asked.kind, session.digest, session.run, asked.round, asked.attempt, self.me, body)
-                released = message if asked.kind == "unmask" else None
-                log.write(asked.kind, **self._facts(session, message))  # durable before anything is signed or sent
-                reply = signed(message, self._key)
-                if asked.kind == "keys":
-                    session.participant.advertised(reply)
-                session.participant.store(request, reply, released=released)
-                return reply
+                session = self._open(asked) if asked.kind == m.Open.kind else self._session(asked)
+                session.log = log
+                return trip(self, session, asked)
         except FivefoldError as error:
             return self._refusal(asked, error)
         except Exception as error:  # nothing that a library says may leave; the site's own log has the kind
             return self._refusal(asked, RunError("a fault of the site's own software", rule=f"internal_{type(error).__name__}"))
 
-    # ---- trips ------------------------------------------------------------------------------------------------------
-    def _open(self, asked: Message) -> Session:
+    def close(self) -> None:
+        """Forget every run's secrets and let go of its files; what is on disk stays."""
+        while self._sessions:
+            self._sessions.popitem()[1].close()
+
+    # ---- trips: an audit entry is durable before anything is signed or sent --------------------------------------------
+    def _opened(self, session: Session, asked: Envelope) -> bytes:
+        self._note(session, asked.kind, asked.place)
+        return m.reply(signed(self._key, asked.place, self.me, m.Opened(session.known)).encode())
+
+    def _enrol(self, session: Session, asked: Envelope) -> bytes:
+        self._note(session, asked.kind, asked.place)
+        return session.participant.advertise(asked)
+
+    def _share(self, session: Session, asked: Envelope) -> bytes:
+        self._note(session, asked.kind, asked.place)
+        return session.participant.share(asked)
+
+    def _ask(self, session: Session, asked: Envelope) -> bytes:
+        """Check and feed the aggregates since, derive the question, compare, judge, compute, pass the gate, mask."""
+        if (stored := session.participant.stored(asked)) is not None:
+            return stored
+        task = m.Task.decode(m.Ask.decode(asked.body).task)
+        self._follow(session, task)
+        question, sent = session.cursor.open, decode(task.question)
+        if question is None or question.round != asked.place.round or not same(plain(described(question.question)), sent):
+            raise QuestionNotApproved("the question does not follow from the approved study", rule="replayed_question")
+        policy = self._admitted(session, question)
+        # The sent numbers are used, not the derived ones, so that all sites compute with the same.
+        parts = sent if isinstance(question.question, tuple) else (sent,)
+        answer, states = computed(question, [part["arguments"] for part in parts], session.table, session.kept.committed)
+        departure = Departure(
+            session.study,
+            session.digest,
+            policy,
+            question,
+            session.table,
+            answer,
+            self.folder.state,
+            session.persons,
+        )
+        passed = leave(departure, GATE)
+        assert passed.vector is not None
+        steps = [one.step.identity for one in question.sums]
+        self._note(session, asked.kind, asked.place, analysis=question.analysis.name, steps=steps)
+        session.kept.stage(question.round, states)
+        return session.participant.mask(asked, passed.vector, ring_for(question.fields), task.digest)
+
+    def _survivors(self, session: Session, asked: Envelope) -> bytes:
+        return session.participant.agree(asked)  # asks `_consider`
+
+    def _unmask(self, session: Session, asked: Envelope) -> bytes:
+        return session.participant.unmask(asked)  # asks `_release`
+
+    def _close(self, session: Session, asked: Envelope) -> bytes:
+        self._note(session, asked.kind, asked.place)
+        write_file(self._place(session.run) / "closed", b"")
+        reply = session.participant.close(asked)
+        session.kept.close()
+        self._sessions.pop(session.run).close()
+        return reply
+
+    # ---- what the secure sum asks before a survivor list is signed, and before the first share leaves ------------------
+    def _consider(self, session: Session, total: Sum) -> None:
+        if self._exact(session):
+            session.class_rule.consider(self._keys(session, total.survivors), self._keys(session, total.permitted))
+        self._note(session, "survivors", total.place, survivors=list(total.survivors))
+
+    def _release(self, session: Session, total: Sum) -> None:
+        """The moment of release: approval is asked once more, and the survivor set is on disk before a share leaves."""
+        self.folder.approval(session.digest, self.now(), study=session.study)
+        self._note(session, "unmask", total.place, survivors=list(total.survivors))
+        if self._exact(session):
+            sites, permitted = self._keys(session, total.survivors), self._keys(session, total.permitted)
+            session.class_rule.admit(sites, permitted, study=session.digest, run=session.run, round=total.place.round)
+
+    # ---- what the trips lean on -------------------------------------------------------------------------------------
+    def _open(self, asked: Envelope) -> Session:
         """Before a row is read: the study's signature and digest, the custodian's approval, this site's policy."""
-        found = load_signed(bytes(asked.body["study"]))
-        study, when = found.study, self.now()
-        if found.digest != asked.study:
+        found = load_signed(m.Open.decode(asked.body).study)
+        study, when, run = found.study, self.now(), asked.place.run
+        if found.digest != asked.place.study:
             raise MessageMalformed("the study sent is not the one that the message names", rule="study_digest")
         policy = self.folder.policy(when)
-        self.folder.approval(found.digest, when, study=study)
+        approval = self.folder.approval(found.digest, when, study=study)
         decide(policy, study, today=when.date()).enforce()
         if policy.minimum_sites > len(study.sites):
             raise TooFewSites("the study has fewer sites than this site needs", rule="minimum_sites")
-        if {s.name: s.public_key for s in study.sites}.get(self.me) != _public(self._key):
+        roster = Roster(tuple(s.name for s in study.sites), tuple(bytes.fromhex(s.public_key) for s in study.sites))
+        if self.me not in roster or roster.key(self.me) != public_of(self._key):
             raise ProtocolViolation("the study names another key for this site", rule="own_key")
         table = prepare(self.folder, study, found.digest, when=when).table
-        if asked.run in self._sessions:
-            return self._sessions[asked.run]
-        if not asked.run.isalnum() or len(asked.run) > 40:
+        if run in self._sessions:
+            return self._session(asked)
+        if not run.isalnum() or len(run) > 40:
             raise MessageMalformed("a run's name is letters and digits, 40 at most")
-        place = self.folder.state / "runs" / asked.run
+        if (self._place(run) / "closed").exists():
+            raise ProtocolViolation("this run was closed, and is not opened again", rule="run_closed")
+        standing = Standing(
+            study=found.digest,
+            roster=roster,
+            site=self.me,
+            private=self._key,
+            thresholds=thresholds(study),
+            recognised=frozenset(fingerprint(roster.key(name)) for name in recognised(policy, study)),
+            needed=needed(policy, study),
+            site_totals=approval.permits("site_totals") and policy.site_totals == "permitted",
+        )
+        place = self._place(run)
+        asset = hashlib.sha256(policy.asset.encode()).hexdigest()[:16]
         session = Session(
-            study,
-            found.digest,
-            asked.run,
-            policy,
-            table,
-            Cursor(study),
-            Participant(self._terms(study, found.digest, asked.run, policy, when), place / "sums.journal"),
-            place / "aggregates.journal",
+            study=study,
+            digest=found.digest,
+            run=run,
+            table=table,
+            standing=standing,
+            book=RoundBook(place, run),
+            class_rule=ClassRule(
+                self.folder.state / "classes" / f"{asset}.journal",
+                minimum_difference=max(study.privacy.minimum_difference, policy.minimum_difference),
+                colluders=max(study.privacy.colluders, policy.colluders),
+            ),
+            kept=KeptState(place / "kept"),
+            journal=place / "aggregates.journal",
+            cursor=Cursor(study),
+        )
+        session.participant = Participant(
+            standing,
+            run,
+            session.book,
+            consider=lambda total: self._consider(session, total),
+            release=lambda total: self._release(session, total),
         )
         for record in read(session.journal):
-            self._feed(session, outcome_of(record))
-        self._sessions[asked.run] = session
+            self._feed(session, Outcome(record["totals"], record["sites"], record["dropped"], record["ended"]))
+        self._sessions[run] = session
         return session
 
-    def _enrol(self, session: Session, asked: Message) -> dict[str, Any]:
-        return {"known": session.known}
+    def _session(self, asked: Envelope) -> Session:
+        session = self._sessions.get(asked.place.run)
+        if session is None or session.digest != asked.place.study:
+            raise NotApproved("this site has no such run open", rule="run", help="Open it first.")
+        return session
 
-    def _keys(self, session: Session, asked: Message) -> dict[str, Any]:
-        return session.participant.keys(asked.round, asked.attempt)
+    def _follow(self, session: Session, task: m.Task) -> None:
+        """Check the aggregates that this site does not know yet, and feed them to its own replay; each is on disk first."""
+        for told in map(m.Told.decode, task.history):
+            if told.round != session.known + 1:
+                continue
+            question = session.cursor.open
+            if question is None:
+                raise AggregateFalse("an aggregate was sent for a round that the study does not have", rule="transcript")
+            least = session.study.privacy.minimum_persons
+            outcome = verified(told, question, session.standing, session.run, session.book, least)
+            journal = Journal(session.journal)
+            try:
+                journal.append({"round": told.round, **vars(outcome)})
+            finally:
+                journal.close()
+            self._feed(session, outcome)
 
-    def _share(self, session: Session, asked: Message) -> dict[str, Any]:
-        return session.participant.share(asked.round, asked.attempt, asked.body["keys"])
-
-    def _ask(self, session: Session, asked: Message) -> dict[str, Any]:
-        """Check and feed the aggregates since, derive the question, compare, judge, compute, pass the gate, mask."""
-        for record in asked.body["history"]:
-            if record["round"] == session.known + 1:
-                outcome = self._verified(session, record)
-                journal = Journal(session.journal)
-                try:
-                    journal.append({"round": record["round"], **vars(outcome)})
-                finally:
-                    journal.close()
-                self._feed(session, outcome)
+    def _feed(self, session: Session, outcome: Outcome) -> None:
         question = session.cursor.open
-        if question is None or question.round != asked.round:
-            raise QuestionNotApproved("the approved study asks nothing in this round", rule="replayed_question")
-        sent = asked.body["question"]
-        if not same(_plain(described(question.question)), sent):
-            raise QuestionNotApproved("the question does not follow from the approved study", rule="replayed_question")
+        if question is not None and not outcome.ended:
+            for one, totals in zip(question.sums, outcome.totals, strict=True):
+                known = [int(totals[f.name]) for f in one.fields if f.kind == "persons" and f.shape == ()]
+                session.persons = known[0] if known else session.persons
+        session.cursor.feed(outcome)
+        session.known += 1
+        session.kept.settle(session.known, self.me in outcome.sites)
+
+    def _admitted(self, session: Session, question: Asked) -> Policy:
+        """Approval and policy, as they are on disk now, for this very question."""
         when = self.now()
         approval = self.folder.approval(session.digest, when, study=session.study)
         approval.allow(question.analysis.name, question.question)
@@ -174,188 +288,36 @@ class Node:
             round=question.round,
             today=when.date(),
         ).enforce()
-        parts = sent if isinstance(question.question, tuple) else (sent,)
-        answers = [one.step(session.table, **part["arguments"]) for one, part in zip(question.sums, parts, strict=True)]
-        leaving = Departure(
-            session.study,
-            session.digest,
-            policy,
-            question,
-            session.table,
-            question.join(answers),
-            self.folder.state,
-            session.persons,
-        )
-        passed = leave(leaving, GATE)
-        assert passed.vector is not None
-        return session.participant.mask(
-            asked.round, asked.attempt, passed.vector, ring_for(question.fields), digest(sent), asked.body["parcels"]
-        )
+        return policy
 
-    def _survivors(self, session: Session, asked: Message) -> dict[str, Any]:
-        return session.participant.agree(asked.round, asked.attempt, asked.body["survivors"])
+    def _exact(self, session: Session) -> bool:
+        """Whether the class rule binds: noise hides a site in a difference of sums, exact sums do not."""
+        return session.study.privacy.differential_privacy is None
 
-    def _unmask(self, session: Session, asked: Message) -> dict[str, Any]:
-        """The moment of release: approval is asked once more, and the survivor set is kept before a share leaves."""
-        self.folder.approval(session.digest, self.now(), study=session.study)
-        shares = session.participant.unmask(
-            asked.round, asked.attempt, asked.body["survivors"], asked.body.get("agreements", {})
-        )
-        self._memberships(session.policy).add(frozenset(shares["survivors"]))
-        return shares
+    def _keys(self, session: Session, names: Iterable[str]) -> frozenset[str]:
+        return frozenset(session.standing.roster.key(name).hex() for name in names)
 
-    def _close(self, session: Session, asked: Message) -> dict[str, Any]:
-        session.participant.erase()
-        self._sessions.pop(session.run, None)
-        return {}
+    def _place(self, run: str) -> Path:
+        return self.folder.state / "runs" / run
 
-    # ---- what the trips lean on -------------------------------------------------------------------------------------
-    def _session(self, asked: Message) -> Session:
-        session = self._sessions.get(asked.run)
-        if session is None or session.digest != asked.study:
-            raise NotApproved("this site has no such run open", rule="run", help="Enrol first.")
-        return session
-
-    def _terms(self, study: Study, study_digest: str, run: str, policy: Policy, when: datetime) -> Terms:
-        private = study.privacy
-        history = self._memberships(policy)
-        approval = self.folder.approval(study_digest, when, study=study)
-        least = max(private.minimum_difference, policy.minimum_difference) + max(private.colluders, policy.colluders)
-
-        def class_rule(survivors: frozenset[str], permitted: frozenset[str]) -> None:
-            check(history.sets(), survivors, least=max(2, least), permitted=permitted)
-
-        return Terms(
-            me=self.me,
-            study=study_digest,
-            run=run,
-            roster=tuple(s.name for s in study.sites),
-            public_keys={s.name: bytes.fromhex(s.public_key) for s in study.sites},
-            threshold=thresholds(study).t,
-            needed=needed(policy, study),
-            recognised=frozenset(recognised(policy, study)),
-            active=private.adversary == "active",
-            totals=approval.permits("site_totals") and policy.site_totals == "permitted",
-            class_rule=class_rule,
-        )
-
-    def _memberships(self, policy: Policy) -> Memberships:
-        asset = hashlib.sha256(policy.asset.encode()).hexdigest()[:16]
-        return Memberships(self.folder.state / "memberships" / f"{asset}.journal")
-
-    def _verified(self, session: Session, record: Mapping[str, Any]) -> Outcome:
-        """Add up the signed updates of all sites and open the sum: the aggregate that was sent must be that, and this site
-        goes on with its own."""
-        question, terms = session.cursor.open, session.participant.terms
-        if question is None:
-            raise QuestionNotApproved(
-                "an aggregate was sent for a round that the study does not have", rule="replayed_question"
-            )
-        heard = record["transcript"]
-        survivors, members = tuple(heard["survivors"]), tuple(heard["members"])
-        rounds = {
-            part: {n: self._heard(session, data, kind, record["round"], heard["attempt"], n) for n, data in heard[part].items()}
-            for part, kind in (("keys", "keys"), ("masked", "ask"), ("shares", "unmask"))
-        }
-        masked = rounds["masked"].values()
-        if frozenset(rounds["masked"]) != frozenset(survivors) or tuple(record["sites"]) != survivors:
-            raise AggregateFalse("the transcript does not hold the updates of the sites in the sum", rule="transcript")
-        if tuple(record["dropped"]) != tuple(name for name in terms.roster if name not in survivors):
-            raise AggregateFalse("the sites that dropped are not those that are not in the sum", rule="transcript")
-        view = key_list_digest(rounds["keys"])
-        if any(bytes(m.body["view"]) != view or tuple(m.body["members"]) != members for m in masked):
-            raise AggregateFalse("the sites of the sum did not see the same keys and peers", rule="transcript")
-        if len({bytes(m.body["question"]) for m in masked}) != 1:
-            raise AggregateFalse("the sites of the sum were asked different questions", rule="transcript")
-        if any(tuple(m.body["survivors"]) != tuple(sorted(survivors)) for m in rounds["shares"].values()):
-            raise AggregateFalse("the shares open another sum", rule="transcript")
-        ring = ring_for(question.fields)
-        total = summed(rounds["masked"], survivors, width(question.fields), ring)
-        opened(total, ring, terms.roster, terms.threshold, rounds["keys"], members, survivors, rounds["shares"])
-        dropped = tuple(record["dropped"])
-        try:
-            totals = screen(
-                unpack(total, question.fields, len(terms.roster), len(survivors)),
-                question.fields,
-                session.study.privacy.minimum_persons,
-            )
-        except TooFewPersons as error:
-            if record["ended"] != error.code or record["totals"]:
-                raise AggregateFalse("the total lies under the minimum of persons", rule="transcript") from None
-            return Outcome((), survivors, dropped, error.code)
-        claimed = question.join(record["totals"]) if record["totals"] else {}
-        if (
-            record["ended"]
-            or set(claimed) != set(totals)
-            or not all(
-                np.array_equal(np.asarray(claimed[name]), value, equal_nan=value.dtype.kind == "f")
-                for name, value in totals.items()
-            )
-        ):
-            raise AggregateFalse("the coordinator's total is not the sum of the sites' updates", rule="transcript")
-        return Outcome(question.split(totals), survivors, dropped)
-
-    def _heard(self, session: Session, data: bytes, kind: str, round: int, attempt: int, name: str) -> Message:
-        message = verified(bytes(data), session.participant.terms.public_keys)
-        place = (kind, session.digest, session.run, round, attempt, name)
-        if (message.kind, message.study, message.run, message.round, message.attempt, message.sender) != place:
-            raise AggregateFalse("a message of the transcript belongs to another place", rule="transcript")
-        return message
-
-    def _feed(self, session: Session, outcome: Outcome) -> None:
-        question = session.cursor.open
-        if question is not None and not outcome.ended:
-            for one, totals in zip(question.sums, outcome.totals, strict=True):
-                known = [int(totals[f.name]) for f in one.fields if f.kind == "persons" and f.shape == ()]
-                session.persons = known[0] if known else session.persons
-        session.cursor.feed(outcome)
-        session.known += 1
-
-    def _facts(self, session: Session, message: Message) -> dict[str, Any]:
+    def _note(self, session: Session, event: str, place: Place, **facts: Any) -> None:
         """What the site's log says of a trip: never a value."""
-        facts: dict[str, Any] = {
-            "study": session.digest,
-            "run": session.run,
-            "round": message.round,
-            "attempt": message.attempt,
-        }
-        question = session.cursor.open
-        if message.kind == "ask" and question is not None:
-            facts["analysis"] = question.analysis.name
-            facts["steps"] = [one.step.identity for one in question.sums if isinstance(one, Sum)]
-        if message.kind in ("survivors", "unmask"):
-            facts["survivors"] = list(message.body["survivors"])
-        return facts
+        where = {"study": session.digest, "run": session.run, "round": place.round, "attempt": place.attempt}
+        session.log.write(event, **where, **facts)
 
-    def _refusal(self, asked: Message, error: FivefoldError) -> bytes:
+    def _refusal(self, asked: Envelope, error: FivefoldError) -> bytes:
         with self.folder.audit() as log:
-            log.write("refused", trip=asked.kind[:20], run=asked.run[:40], round=asked.round, **error.public())
-        return signed(
-            Message("refusal", asked.study, asked.run, asked.round, asked.attempt, self.me, error.public()), self._key
-        )
+            log.write("refused", trip=asked.kind[:20], run=asked.place.run[:40], round=asked.place.round, **error.public())
+        return m.reply(signed(self._key, asked.place, self.me, m.Refusal(**error.public())).encode())
 
 
-TRIPS: dict[str, Callable[[Node, Session, Message], dict[str, Any]]] = {
-    "enrol": Node._enrol,
-    "keys": Node._keys,
-    "share": Node._share,
-    "ask": Node._ask,
-    "survivors": Node._survivors,
-    "unmask": Node._unmask,
-    "close": Node._close,
+TRIPS: dict[str, Callable[[Node, Session, Envelope], bytes]] = {
+    m.Open.kind: Node._opened,
+    m.Enrol.kind: Node._enrol,
+    m.Share.kind: Node._share,
+    m.Ask.kind: Node._ask,
+    m.Survivors.kind: Node._survivors,
+    m.Unmask.kind: Node._unmask,
+    m.Close.kind: Node._close,
 }
 """The trips of a run, in order."""
-
-
-def outcome_of(record: Mapping[str, Any]) -> Outcome:
-    """An aggregate's record, from the journal or the wire."""
-    return Outcome(tuple(record["totals"]), tuple(record["sites"]), tuple(record["dropped"]), record["ended"])
-
-
-def _plain(value: Any) -> Any:
-    """A question as it is after its trip: the form in which the sent one arrives."""
-    return decode(encode(value))
-
-
-def _public(private: bytes) -> str:
-    return public_of(private).hex()

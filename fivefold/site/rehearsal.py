@@ -18,6 +18,7 @@ from fivefold.protocol.questions import Array
 from fivefold.replay.cursor import Asked, Cursor, Outcome
 from fivefold.site.folder import SiteFolder
 from fivefold.site.gate import Departure, seen
+from fivefold.site.kept_state import State, computed
 from fivefold.site.preparation import inspect
 from fivefold.study.definition import Study
 
@@ -36,7 +37,7 @@ def rehearse(site: SiteFolder, study: Study, study_digest: str) -> Iterator[Rehe
     policy = site.policy()
     table = inspect(site, study).table
     me = policy.site
-    cursor = Cursor(study)
+    cursor, kept = Cursor(study), dict[str, State]()
     from datetime import UTC, datetime
 
     today = datetime.now(UTC).date()
@@ -44,12 +45,13 @@ def rehearse(site: SiteFolder, study: Study, study_digest: str) -> Iterator[Rehe
         asked = cursor.open
         try:
             decide(policy, study, analysis=asked.analysis, question=asked.question, round=asked.round, today=today).enforce()
-            answer = asked.join([one.step(table, **one.arguments) for one in asked.sums])
+            answer, states = computed(asked, [one.arguments for one in asked.sums], table, kept.get)
             numbers = seen(Departure(study, study_digest, policy, asked, table, answer, site.state))
         except FivefoldError as error:
             yield Rehearsed(asked, {}, error)
             cursor.feed(Outcome((), (me,), (), "refused"))
             continue
+        kept |= states
         yield Rehearsed(asked, numbers)
         try:
             totals = screen(numbers, asked.fields, study.privacy.minimum_persons)

@@ -122,9 +122,13 @@ class Participant:
         return m.reply(self._shared(request.place, self._read(request, m.Share).adverts))
 
     def stored(self, request: Envelope) -> bytes | None:
-        """The reply to an `Ask` that was answered before, or None. Raises where another question was answered in its place."""
-        held = self._rounds.get((request.place.round, request.place.attempt))
-        if held is None or not held.masked:
+        """The reply to an `Ask` that was answered before; None where it may be answered now. Raises where it may not: before
+        anything is computed or charged."""
+        self._read(request, m.Ask)
+        held = self._found(request.place)
+        if not held.masked:
+            if not held.shares:
+                raise _violation("out_of_order", "a question came before this site's shares for its round were asked")
             return None
         if held.asked != request.identity:
             raise _violation("second_request", "another question was answered in this round and attempt")
@@ -137,8 +141,6 @@ class Participant:
         if (stored := self.stored(request)) is not None:
             return stored
         place, held = request.place, self._found(request.place)
-        if not held.shares:
-            raise _violation("out_of_order", "a question came before this site's shares for its round were asked")
         if self.book.answered.get(place.round, (0, question))[1] != question:
             raise _violation("question_changed", "a new attempt asks another question than the attempt before")
         received = self._opened_shares(place, held, ask.sealed)

@@ -5,20 +5,20 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from fivefold.engines.local import LocalEngine, local_engine
-from fivefold.protocol.envelope import content_of
+from fivefold.protocol.messages import Envelope
 from fivefold.site.folder import opened
 from fivefold.site.preparation import open_prepared
 from fivefold.study.digest import SignedStudy, load_signed
 
 ROOT = Path(__file__).parents[2]
 SITES = ("alder", "birch", "cedar", "elm", "fir")
-TRIPS = ("keys", "share", "ask", "survivors", "unmask")
+TRIPS = ("enrol", "share", "ask", "survivors", "unmask")
 
 
 def signed(out: Path) -> SignedStudy:
@@ -36,19 +36,40 @@ def pooled(out: Path) -> pd.DataFrame:
 
 
 class Losing:
-    """An engine that loses some sites' replies: `lost(kind, round)` names them."""
+    """An engine that loses some sites' replies to the trips of these kinds in these rounds."""
 
     def __init__(self, engine: LocalEngine, sites: Iterable[str], kinds: Iterable[str], rounds: Iterable[int]) -> None:
         self.engine, self.sites, self.kinds, self.rounds = engine, frozenset(sites), frozenset(kinds), frozenset(rounds)
 
-    def exchange(self, requests: Mapping[str, bytes]) -> dict[str, bytes]:
-        replies = self.engine.exchange(requests)
-        kept = {}
-        for name, reply in replies.items():
-            asked, _, _ = content_of(requests[name])
-            if not (name in self.sites and asked.kind in self.kinds and asked.round in self.rounds):
-                kept[name] = reply
-        return kept
+    def exchange(self, requests: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
+        for name in requests:
+            asked = Envelope.decode(requests[name])
+            for replied in self.engine.exchange({name: requests[name]}):
+                if not (name in self.sites and asked.kind in self.kinds and asked.place.round in self.rounds):
+                    yield replied
+
+    def close(self) -> None:
+        self.engine.close()
+
+
+class Gone:
+    """An engine on which one site falls silent in a trip of a round, and stays so."""
+
+    def __init__(self, engine: LocalEngine, site: str, kind: str, round: int) -> None:
+        self.engine, self.site, self.kind, self.round = engine, site, kind, round
+        self.gone = False
+
+    def exchange(self, requests: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
+        for name in requests:
+            asked = Envelope.decode(requests[name])
+            if name == self.site:
+                self.gone = self.gone or (asked.kind, asked.place.round) == (self.kind, self.round)
+                if self.gone:
+                    continue
+            yield from self.engine.exchange({name: requests[name]})
+
+    def close(self) -> None:
+        self.engine.close()
 
 
 def engine(out: Path) -> LocalEngine:

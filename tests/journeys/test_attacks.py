@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,15 +13,21 @@ import pytest
 
 from examples import prepare
 from fivefold.auth.keys import new_key, read_key, sign
-from fivefold.auth.messages import signed
-from fivefold.errors import FivefoldError, Refused, SiteRefused
+from fivefold.auth.signatures import signed
+from fivefold.errors import FivefoldError, SiteRefused
 from fivefold.privacy.secagg.keys import new_pair
-from fivefold.protocol.envelope import Message, content_of, wrapped
-from fivefold.site.membership import Memberships, check, classes
+from fivefold.protocol import messages as m
+from fivefold.protocol.encoding import decode, encode
+from fivefold.protocol.messages import Envelope
+from fivefold.records.journal import Journal
 from fivefold.study.digest import PURPOSE, canonical, sign_study
-from tests.journeys.hostile import SITES, Alter, Consortium, Hostile, opens_nothing
+from tests.journeys.hostile import SITES, Alter, Consortium, Hostile, changed, first, opens_nothing, task_of
 from tests.journeys.hostile import prepared as prepared
 from tests.journeys.hostile import them as them
+
+
+def with_task(asked: Envelope, **parts: Any) -> Envelope:
+    return changed(asked, m.Ask, task=replace(task_of(asked), **parts).encode())
 
 
 # ---- 1: a question of its own ---------------------------------------------------------------------------------------
@@ -33,11 +38,12 @@ def own_argument(step: str, argument: str, change: Callable[[Any], Any]) -> Alte
         given = part["arguments"]
         return part if part["step"] != step else {**part, "arguments": {**given, argument: change(given.get(argument))}}
 
-    def alter(name: str, m: Message) -> Message:
-        if m.kind != "ask":
-            return m
-        asked = m.body["question"]
-        return replace(m, body={**m.body, "question": tuple(map(other, asked)) if isinstance(asked, tuple) else other(asked)})
+    def alter(name: str, asked: Envelope) -> Envelope:
+        if asked.kind != "ask":
+            return asked
+        question = decode(task_of(asked).question)
+        false = tuple(map(other, question)) if isinstance(question, tuple) else other(question)
+        return with_task(asked, question=encode(false))
 
     return alter
 
@@ -54,100 +60,168 @@ def test_a_subgroup_of_its_own(them: Consortium) -> None:
     them.holds(hostile, "ask", "QuestionNotApproved", "replayed_question")
 
 
-def test_a_later_round_before_its_time(them: Consortium) -> None:
-    hostile = them.attack(lambda name, m: replace(m, round=m.round + 1) if m.kind == "ask" else m)
+def test_the_question_of_a_later_round(them: Consortium) -> None:
+    """In round 2 the sites are asked what they were asked in round 1."""
+    first_question: list[bytes] = []
+
+    def alter(name: str, asked: Envelope) -> Envelope:
+        if asked.kind != "ask":
+            return asked
+        first_question.append(task_of(asked).question)
+        return with_task(asked, question=first_question[0])
+
+    hostile = them.attack(alter)
     them.holds(hostile, "ask", "QuestionNotApproved", "replayed_question")
+    opens_nothing(hostile, 2)
+
+
+def test_a_later_round_before_its_time(them: Consortium) -> None:
+    def alter(name: str, asked: Envelope) -> Envelope:
+        return replace(asked, place=replace(asked.place, round=asked.place.round + 1)) if asked.kind == "ask" else asked
+
+    them.holds(them.attack(alter), "ask", "ProtocolViolation", "out_of_order")
 
 
 # ---- 2: a false aggregate in the history ----------------------------------------------------------------------------
-def altered_history(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Alter:
-    def alter(name: str, m: Message) -> Message:
-        if m.kind != "ask" or not m.body["history"]:
-            return m
-        return replace(m, body={**m.body, "history": tuple(change(dict(r)) for r in m.body["history"])})
+Falsified = Callable[[m.Told], m.Told]
+
+
+def altered_history(change: Falsified) -> Alter:
+    def alter(name: str, asked: Envelope) -> Envelope:
+        if asked.kind != "ask" or not task_of(asked).history:
+            return asked
+        return with_task(asked, history=tuple(change(m.Told.decode(t)).encode() for t in task_of(asked).history))
 
     return alter
 
 
-def more_persons(record: dict[str, Any]) -> dict[str, Any]:
-    (totals,) = record["totals"]
-    return record | {"totals": ({**totals, "persons": totals["persons"] + 1},)}
+def more_persons(told: m.Told) -> m.Told:
+    (totals,) = decode(told.totals)
+    return replace(told, totals=encode(({**totals, "persons": totals["persons"] + 1},)))
 
 
-def a_site_less(record: dict[str, Any]) -> dict[str, Any]:
-    return record | {"sites": record["sites"][1:]}
+def in_the_last_bit(told: m.Told) -> m.Told:
+    (totals,) = decode(told.totals)
+    name = next(n for n, v in totals.items() if v.dtype.kind == "f" and np.any(np.isfinite(v)))
+    return replace(told, totals=encode(({**totals, name: np.nextafter(totals[name], np.inf)},)))
 
 
-def without_an_update(record: dict[str, Any]) -> dict[str, Any]:
-    heard = record["transcript"]
-    return record | {"transcript": {**heard, "masked": {n: d for n, d in heard["masked"].items() if n != "fir"}}}
+def a_site_less(told: m.Told) -> m.Told:
+    return replace(told, sites=told.sites[1:])
 
 
-def ended_early(record: dict[str, Any]) -> dict[str, Any]:
-    return record | {"ended": "TooFewPersons"}
+def with_transcript(told: m.Told, **parts: Any) -> m.Told:
+    return replace(told, transcript=replace(m.Transcript.decode(told.transcript), **parts).encode())
 
 
-def an_empty_total(record: dict[str, Any]) -> dict[str, Any]:
-    return record | {"totals": ()}
+def without_an_update(told: m.Told) -> m.Told:
+    return with_transcript(told, masked=m.Transcript.decode(told.transcript).masked[:-1])
 
 
-def a_drop_out_invented(record: dict[str, Any]) -> dict[str, Any]:
-    return record | {"dropped": ("fir",)}
+def ended_early(told: m.Told) -> m.Told:
+    return replace(told, ended="TooFewPersons", totals=encode(()))
 
 
-def a_field_too_many(record: dict[str, Any]) -> dict[str, Any]:
-    (totals,) = record["totals"]
-    return record | {"totals": ({**totals, "more": totals["persons"]},)}
+def ended_with_totals(told: m.Told) -> m.Told:
+    return replace(told, ended="TooFewPersons")
 
 
-def a_peer_less(record: dict[str, Any]) -> dict[str, Any]:
-    heard = record["transcript"]
-    return record | {"transcript": {**heard, "members": tuple(n for n in heard["members"] if n != "fir")}}
+def an_empty_total(told: m.Told) -> m.Told:
+    return replace(told, totals=encode(()))
 
 
-FALSE = [more_persons, a_site_less, without_an_update, ended_early, an_empty_total]
-FALSE += [a_drop_out_invented, a_field_too_many, a_peer_less]
+def a_drop_out_invented(told: m.Told) -> m.Told:
+    return replace(told, dropped=("fir",))
+
+
+def a_field_too_many(told: m.Told) -> m.Told:
+    (totals,) = decode(told.totals)
+    return replace(told, totals=encode(({**totals, "more": totals["persons"]},)))
+
+
+def a_peer_less(told: m.Told) -> m.Told:
+    return with_transcript(told, adverts=m.Transcript.decode(told.transcript).adverts[:-1])
+
+
+def no_transcript(told: m.Told) -> m.Told:
+    return replace(told, transcript=b"")
+
+
+def another_question(told: m.Told) -> m.Told:
+    return replace(told, question=encode({"kind": "sum"}))
+
+
+FALSE = [more_persons, a_site_less, without_an_update, ended_early, ended_with_totals, an_empty_total]
+FALSE += [a_drop_out_invented, a_field_too_many, a_peer_less, no_transcript, another_question]
 
 
 @pytest.mark.parametrize("change", FALSE)
-def test_a_false_aggregate(them: Consortium, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+def test_a_false_aggregate(them: Consortium, change: Falsified) -> None:
     hostile = them.attack(altered_history(change))
     them.holds(hostile, "ask", "AggregateFalse", "transcript")
     opens_nothing(hostile, 2)
 
 
-def test_an_update_signed_by_the_coordinator(them: Consortium) -> None:
-    def change(record: dict[str, Any]) -> dict[str, Any]:
-        heard = record["transcript"]
-        false = signed(content_of(heard["masked"]["fir"])[0], new_key())
-        return record | {"transcript": {**heard, "masked": {**heard["masked"], "fir": false}}}
+def test_a_total_that_is_false_in_its_last_bit(them: Consortium) -> None:
+    def change(told: m.Told) -> m.Told:
+        return in_the_last_bit(told) if told.round == 4 else told
 
     hostile = them.attack(altered_history(change))
-    said = hostile.refusals("ask")
-    assert {r["code"] for r in said.values()} == {"SignatureWrong"}
-    them.holds(hostile, "ask", "SignatureWrong", said["alder"]["rule"])
+    them.holds(hostile, "ask", "AggregateFalse", "transcript")
+    opens_nothing(hostile, 5)
+
+
+def test_an_update_signed_by_the_coordinator(them: Consortium) -> None:
+    def change(told: m.Told) -> m.Told:
+        masked = m.Transcript.decode(told.transcript).masked
+        true = Envelope.decode(masked[-1])
+        false = signed(new_key(), true.place, true.sender, true.message()).encode()
+        return with_transcript(told, masked=(*masked[:-1], false))
+
+    hostile = them.attack(altered_history(change))
+    them.holds(hostile, "ask", "AggregateFalse", "transcript")
+    opens_nothing(hostile, 2)
 
 
 # ---- 3, 4: two survivor lists ---------------------------------------------------------------------------------------
 LISTS = {name: tuple(s for s in SITES if s != ("fir" if name != "fir" else "alder")) for name in SITES}
+"""To each site the list without one peer that survived."""
 
 
 def test_different_survivor_lists_to_different_sites(them: Consortium) -> None:
-    """Each list is fine by itself: what the sites signed of them gives the coordinator away."""
+    """Two sites hear that fir dropped out, three that alder did: either list is fine by itself, but no list has the signatures
+    of as many as must survive, whichever of them are shown."""
+    lost = dict.fromkeys(SITES[:2], "fir") | dict.fromkeys(SITES[2:], "alder")
+    heard = {s: tuple(p for p in SITES if p != lost[s]) for s in SITES}
 
-    def alter(name: str, m: Message) -> Message:
-        return replace(m, body={**m.body, "survivors": LISTS[name]}) if m.kind in ("survivors", "unmask") else m
+    def alter(name: str, asked: Envelope) -> Envelope:
+        return changed(asked, m.Survivors, survivors=heard[name]) if asked.kind == "survivors" else asked
 
-    hostile = them.attack(alter)
-    them.holds(hostile, "unmask", "ProtocolViolation", "second_survivor_list")
+    hostile = Hostile(them.engine, alter)
+    with pytest.raises(FivefoldError):
+        them.run(hostile)
+    agreed = [(s, e) for s, trip, e in hostile.heard if trip == "survivors" and e.kind == "agreed"]
+    words, place = {s: e.signature for s, e in agreed}, agreed[0][1].place
+    assert set(words) == set(SITES)
+    for site, told in heard.items():
+        mine = {s: w for s, w in words.items() if s in told}
+        for said in (mine, {s: w for s, w in mine.items() if heard[s] == told}, {}):
+            reply = first(hostile.send(site, m.request(place, m.Unmask(told, said, ()))))
+            hostile.heard.append((site, "unmask", reply))
+            assert reply.kind == "refusal", site
+        assert {f["rule"] for f in them.refused(site) if f["trip"] == "unmask"} == {"signature", "too_few_sites"}
     opens_nothing(hostile, 1)
 
 
 def test_another_list_at_the_opening(them: Consortium) -> None:
     """All agree to five survivors; then each is asked to open four, with what the five signed."""
 
-    def alter(name: str, m: Message) -> Message:
-        return replace(m, body={**m.body, "survivors": LISTS[name]}) if m.kind == "unmask" else m
+    def alter(name: str, asked: Envelope) -> Envelope:
+        if asked.kind != "unmask":
+            return asked
+        words = m.Unmask.decode(asked.body).signatures
+        kept = {s: w for s, w in words.items() if s in LISTS[name]}
+        return changed(asked, m.Unmask, survivors=LISTS[name], signatures=kept)
 
     hostile = them.attack(alter)
     them.holds(hostile, "unmask", "ProtocolViolation", "second_survivor_list")
@@ -161,35 +235,38 @@ def test_both_shares_of_one_site(them: Consortium) -> None:
 
     def twice(name: str, data: bytes) -> bytes:
         reply = send(name, data)
-        asked = content_of(data)[0]
-        if asked.kind == "unmask" and asked.round == 1:
-            second = replace(asked, body={**asked.body, "survivors": LISTS["alder"]})
-            answers[name] = content_of(send(name, wrapped(second.content())))[0]
+        asked = Envelope.decode(data)
+        if asked.kind == "unmask" and asked.place.round == 1:
+            second = changed(asked, m.Unmask, survivors=LISTS[name])
+            answers[name] = first(send(name, second.encode()))
         return reply
 
     hostile.send = twice  # type: ignore[method-assign]
-    with contextlib.suppress(SiteRefused):
-        them.run(hostile)
+    them.run(hostile)
     assert set(answers) == set(SITES)
     for site, answer in answers.items():
-        assert (answer.kind, answer.body["code"], answer.body["rule"]) == ("refusal", "ProtocolViolation", "replayed_round")
-        assert ("unmask", "replayed_round") in [(f["trip"], f["rule"]) for f in them.refused(site)]
+        said = answer.message()
+        assert isinstance(said, m.Refusal)
+        assert (said.code, said.rule) == ("ProtocolViolation", "both_shares")
+        assert ("unmask", "both_shares") in [(f["trip"], f["rule"]) for f in them.refused(site)]
 
 
 def test_both_shares_over_two_attempts(them: Consortium) -> None:
     """Round 1 is opened; a second attempt at it is asked to leave fir out: the two sums would differ by fir's own."""
 
-    def alter(name: str, m: Message) -> Message:
-        again = m.attempt == 2 and m.kind in ("survivors", "unmask")
-        return replace(m, body={**m.body, "survivors": LISTS[name]}) if again else m
+    def alter(name: str, asked: Envelope) -> Envelope:
+        again = asked.place.attempt == 2 and asked.kind == "survivors"
+        return changed(asked, m.Survivors, survivors=LISTS[name]) if again else asked
 
     hostile = Hostile(them.engine, alter)
     exchange = hostile.exchange
 
-    def loses(requests: Mapping[str, bytes]) -> dict[str, bytes]:
-        replies = exchange(requests)
-        asked = content_of(next(iter(requests.values())))[0]
-        return {} if (asked.kind, asked.attempt) == ("unmask", 1) else replies
+    def loses(requests: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
+        for name in requests:
+            asked = Envelope.decode(requests[name])
+            for replied in exchange({name: requests[name]}):
+                if (asked.kind, asked.place.attempt) != ("unmask", 1):
+                    yield replied
 
     hostile.exchange = loses  # type: ignore[method-assign]
     with pytest.raises(FivefoldError):
@@ -198,93 +275,166 @@ def test_both_shares_over_two_attempts(them: Consortium) -> None:
 
 
 # ---- 5: replays -----------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("trip", ["keys", "share", "ask", "survivors", "unmask"])
+@pytest.mark.parametrize("trip", ["enrol", "share", "ask", "survivors", "unmask"])
 def test_a_round_played_again(them: Consortium, trip: str) -> None:
-    """In round 2 each site is sent a request of round 1 once more, altered by one part so that it is not the same request."""
+    """In round 4 each site is sent a request of round 1 once more: the bytes that it answered, and then altered by a part."""
+    said: dict[str, bytes] = {}
+    replies: dict[str, list[Envelope]] = {name: [] for name in SITES}
 
-    def alter(name: str, m: Message) -> Message:
-        return replace(m, round=1, body={**m.body, "more": 1}) if m.kind == trip and m.round == 2 else m
+    def alter(name: str, asked: Envelope) -> Envelope | None:
+        if asked.kind == trip and asked.place.round == 1:
+            said.setdefault(name, asked.encode())
+        if asked.kind == "ask" and asked.place.round == 4:
+            true = Envelope.decode(said[name])
+            message = true.message()
+            other = {
+                "enrol": lambda: replace(message, roster=bytes(32)),
+                "share": lambda: replace(message, adverts=message.adverts[:-1]),
+                "ask": lambda: replace(message, sealed={}),
+                "survivors": lambda: replace(message, survivors=LISTS[name]),
+                "unmask": lambda: replace(message, signatures={}),
+            }[trip]()
+            for again in (true, replace(true, body=other.encode())):
+                replies[name].append(first(hostile.send(name, again.encode())))
+        return asked
 
-    code, rule = ("QuestionNotApproved", "replayed_question") if trip == "ask" else ("ProtocolViolation", "replayed_round")
-    them.holds(them.attack(alter), trip, code, rule)
+    hostile = Hostile(them.engine, alter)
+    them.run(hostile)
+    for site, answers in replies.items():
+        assert [e.kind for e in answers] == ["refusal", "refusal"], site
+        rules = {"replayed_round"} if trip != "enrol" else {"replayed_round", "roster"}
+        assert {e.message().rule for e in answers} == rules  # type: ignore[attr-defined]
+        assert (trip, "replayed_round") in [(f["trip"], f["rule"]) for f in them.refused(site)]
 
 
 # ---- 6, 9: keys -----------------------------------------------------------------------------------------------------
 def own_keys(whose: Callable[[str], str], sender: str | None = None) -> Alter:
-    """The key list with an advertisement of the coordinator's own making in one site's place."""
+    """The key list with an advert of the coordinator's own making in one site's place."""
     private, pair = new_key(), new_pair()
 
-    def alter(name: str, m: Message) -> Message:
-        if m.kind != "share":
-            return m
+    def alter(name: str, asked: Envelope) -> Envelope:
+        if asked.kind != "share":
+            return asked
         place = whose(name)
-        body = {"seal": pair.public, "mask": pair.public}
-        false = signed(Message("keys", m.study, m.run, m.round, m.attempt, sender or place, body), private)
-        return replace(m, body={"keys": {**m.body["keys"], place: false}})
+        honest = m.Share.decode(asked.body).adverts
+        mould = m.Advert.decode(Envelope.decode(honest[0]).body)
+        advert = replace(mould, seal_key=pair.public, mask_key=new_pair().public)
+        false = signed(private, asked.place, sender or place, advert).encode()
+        others = [false if Envelope.decode(a).sender == place else a for a in honest]
+        return changed(asked, m.Share, adverts=tuple(others) if sender is None else (*honest, false))
 
     return alter
 
 
 def test_a_key_of_its_own_in_the_sites_own_place(them: Consortium) -> None:
-    them.holds(them.attack(own_keys(lambda name: name)), "share", "ProtocolViolation", "own_key")
+    hostile = them.attack(own_keys(lambda name: name))
+    them.holds(hostile, "share", "SignatureWrong", "signature")
+
+
+def test_an_older_key_in_the_sites_own_place(them: Consortium) -> None:
+    """A key that the site did sign, in another attempt."""
+    older: dict[str, bytes] = {}
+
+    def alter(name: str, asked: Envelope) -> Envelope | None:
+        if asked.kind != "share":
+            return asked
+        adverts = m.Share.decode(asked.body).adverts
+        if asked.place.attempt == 1:
+            older.setdefault(name, adverts[SITES.index(name)])
+            return None
+        return changed(
+            asked, m.Share, adverts=tuple(older[name] if i == SITES.index(name) else a for i, a in enumerate(adverts))
+        )
+
+    them.holds(them.attack(alter), "share", "ProtocolViolation", "wrong_place")
+
+
+def test_a_key_list_without_the_site_itself(them: Consortium) -> None:
+    def alter(name: str, asked: Envelope) -> Envelope:
+        if asked.kind != "share":
+            return asked
+        adverts = m.Share.decode(asked.body).adverts
+        return changed(asked, m.Share, adverts=tuple(a for a in adverts if Envelope.decode(a).sender != name))
+
+    them.holds(them.attack(alter), "share", "ProtocolViolation", "own_key_altered")
 
 
 def test_a_key_of_its_own_in_a_peers_place(them: Consortium) -> None:
     hostile = them.attack(own_keys(lambda name: "fir" if name != "fir" else "alder"))
-    said = hostile.refusals("share")
-    assert set(said) == set(SITES)
-    them.holds(hostile, "share", "SignatureWrong", said["alder"]["rule"])
+    them.holds(hostile, "share", "SignatureWrong", "signature")
 
 
 def test_a_peer_that_is_not_in_the_study(them: Consortium) -> None:
-    them.holds(them.attack(own_keys(lambda _: "mallory", "mallory")), "share", "SignatureWrong", "unknown_peer")
+    them.holds(them.attack(own_keys(lambda _: "mallory", "mallory")), "share", "ProtocolViolation", "unknown_peer")
 
 
 def test_a_peers_key_under_another_name(them: Consortium) -> None:
-    def alter(name: str, m: Message) -> Message:
-        peer, other = [s for s in SITES if s != name][:2]
-        return replace(m, body={"keys": {**m.body["keys"], peer: m.body["keys"][other]}}) if m.kind == "share" else m
+    def alter(name: str, asked: Envelope) -> Envelope:
+        if asked.kind != "share":
+            return asked
+        adverts = list(m.Share.decode(asked.body).adverts)
+        peer, other = [i for i, s in enumerate(SITES) if s != name][:2]
+        adverts[peer] = adverts[other]
+        return changed(asked, m.Share, adverts=tuple(adverts))
 
-    them.holds(them.attack(alter), "share", "ProtocolViolation", "unknown_peer")
+    them.holds(them.attack(alter), "share", "ProtocolViolation", "key_list")
 
 
 def test_a_key_list_without_signatures(them: Consortium) -> None:
-    def alter(name: str, m: Message) -> Message:
-        bare = {n: d if n == name else wrapped(content_of(d)[0].content()) for n, d in m.body.get("keys", {}).items()}
-        return replace(m, body={"keys": bare}) if m.kind == "share" else m
+    def alter(name: str, asked: Envelope) -> Envelope:
+        if asked.kind != "share":
+            return asked
+        adverts = [Envelope.decode(a) for a in m.Share.decode(asked.body).adverts]
+        bare = [a if a.sender == name else replace(a, signature=b"") for a in adverts]
+        return changed(asked, m.Share, adverts=tuple(a.encode() for a in bare))
+
+    them.holds(them.attack(alter), "share", "SignatureWrong", "signature")
+
+
+def test_the_next_rounds_key_list_is_forged(them: Consortium) -> None:
+    """Keys of the next round travel with the shares of this one: a false list among them opens nothing either."""
+
+    def alter(name: str, asked: Envelope) -> Envelope:
+        if asked.kind != "unmask":
+            return asked
+        adverts = list(m.Unmask.decode(asked.body).adverts)
+        peer = next(i for i, s in enumerate(SITES) if s != name)
+        true = Envelope.decode(adverts[peer])
+        adverts[peer] = signed(new_key(), true.place, true.sender, true.message()).encode()
+        return changed(asked, m.Unmask, adverts=tuple(adverts))
 
     hostile = them.attack(alter)
-    them.holds(hostile, "share", "SignatureWrong", hostile.refusals("share")["alder"]["rule"])
+    them.holds(hostile, "unmask", "SignatureWrong", "signature")
+    opens_nothing(hostile, 1)
 
 
 # ---- 7: the study altered after approval ----------------------------------------------------------------------------
 def enrols_with(study: bytes) -> Alter:
-    return lambda name, m: replace(m, body={"study": study}) if m.kind == "enrol" else m
+    return lambda name, asked: changed(asked, m.Open, study=study) if asked.kind == "open" else asked
 
 
 def test_one_byte_of_the_study(them: Consortium) -> None:
     data = them.study.to_bytes()
     at = data.index(b"minimum_persons") + len(b'minimum_persons":')
     hostile = them.attack(enrols_with(data[:at] + b"2" + data[at + 1 :]))
-    them.holds(hostile, "enrol", "StudyAltered", "study_digest")
+    them.holds(hostile, "open", "StudyAltered", "study_digest")
 
 
 def test_a_study_signed_by_another_key(them: Consortium) -> None:
     false = them.study._replace(signature=sign(new_key(), canonical(them.study.study), PURPOSE))
-    them.holds(them.attack(enrols_with(false.to_bytes())), "enrol", "SignatureWrong", "study_signature")
+    them.holds(them.attack(enrols_with(false.to_bytes())), "open", "SignatureWrong", "study_signature")
 
 
 def test_a_study_that_the_lead_changed_after_approval(them: Consortium) -> None:
     """Properly signed by the lead itself: nobody approved it."""
-    changed = sign_study(replace(them.study.study, title="Another"), read_key(them.out / "lead.key"))
-    hostile = them.attack(lambda name, m: m, changed)
-    rule = hostile.refusals("enrol")["alder"]["rule"]
-    them.holds(hostile, "enrol", "NotApproved", rule)
+    altered = sign_study(replace(them.study.study, title="Another"), read_key(them.out / "lead.key"))
+    hostile = them.attack(lambda name, asked: asked, altered)
+    them.holds(hostile, "open", "NotApproved", "no_approval")
 
 
 def test_a_study_under_the_name_of_another(them: Consortium) -> None:
-    hostile = them.attack(lambda name, m: replace(m, study="0" * 64))
-    them.holds(hostile, "enrol", "MessageMalformed", "study_digest")
+    hostile = them.attack(lambda name, asked: replace(asked, place=replace(asked.place, study="0" * 64)))
+    them.holds(hostile, "open", "MessageMalformed", "study_digest")
 
 
 # ---- 8: survivor sets that isolate one site -------------------------------------------------------------------------
@@ -298,8 +448,8 @@ def refuse_totals(them: Consortium, *sites: str) -> None:
 def test_a_site_isolated_between_rounds(them: Consortium) -> None:
     """All five answer round 1; round 2 is to be opened without fir, and no site permits its totals."""
     refuse_totals(them, *SITES)
-    hostile = them.attack(lambda name, m: None if m.kind == "ask" and m.round == 2 and name == "fir" else m)
-    them.holds(hostile, "survivors", "Refused", "class_rule", SITES[:4])
+    hostile = them.attack(lambda name, asked: None if (asked.kind, asked.place.round, name) == ("ask", 2, "fir") else asked)
+    them.holds(hostile, "survivors", "DifferencingRefused", "class_rule", SITES[:4])
     opens_nothing(hostile, 2)
 
 
@@ -307,27 +457,39 @@ def test_a_site_isolated_by_the_others(them: Consortium) -> None:
     """Only fir refuses that its totals may be seen. A second run leaves it out from the beginning: the first sum less the
     second would be fir's own."""
     refuse_totals(them, "fir")
-    them.attack(lambda name, m: None if m.round == 2 else m)
-    hostile = Hostile(them.engine, lambda name, m: None if name == "fir" or m.round == 2 else m)
-    with pytest.raises(FivefoldError):
+    them.attack(lambda name, asked: None if asked.place.round == 2 and asked.kind == "ask" else asked)
+    hostile = Hostile(them.engine, lambda name, asked: None if name == "fir" else asked)
+    with pytest.raises(SiteRefused):
         them.run(hostile)
+    them.holds(hostile, "survivors", "DifferencingRefused", "class_rule", SITES[:4])
     opens_nothing(hostile, 1)
 
 
-def test_the_class_rule(tmp_path: Path) -> None:
-    five, four, three = frozenset(SITES), frozenset(SITES[:4]), frozenset(SITES[:3])
-    assert sorted(map(sorted, classes([five, three]))) == [["alder", "birch", "cedar"], ["elm", "fir"]]
-    check([], five, least=2, permitted=())
-    check([five], three, least=2, permitted=())
-    for before, new in (([five], four), ([four], five), ([five, three], four)):
-        with pytest.raises(Refused) as refused:
-            check(before, new, least=2, permitted=())
-        assert refused.value.rule == "class_rule"
-    check([five], four, least=2, permitted=["fir"])
-    with pytest.raises(Refused):
-        check([five], four, least=2, permitted=["alder"])
-    kept = Memberships(tmp_path / "sets.journal")
-    kept.add(five)
-    kept.add(five)
-    kept.add(three)
-    assert Memberships(kept.path).sets() == [five, three]
+def test_a_class_of_one_by_three_survivor_sets(them: Consortium) -> None:
+    """Sums over all five, over three of them in another study, and over four would single one site out, though no two would."""
+    refuse_totals(them, *SITES)
+    hostile = Hostile(them.engine)
+    them.run(hostile)
+    before = {s: len((them.out / "sites" / s / "state" / "classes").glob("*.journal").__next__().read_bytes()) for s in SITES}
+    for site in SITES:
+        (path,) = (them.out / "sites" / site / "state" / "classes").glob("*.journal")
+        journal = Journal(path)
+        keys = {s.name: s.public_key for s in them.study.study.sites}
+        journal.append({"sites": sorted(keys[s] for s in SITES[:3]), "permitted": [], "study": "", "run": "", "round": 1})
+        journal.close()
+        assert len(path.read_bytes()) > before[site]
+    hostile = Hostile(them.engine, lambda name, asked: None if name == "fir" else asked)
+    with pytest.raises(SiteRefused):
+        them.run(hostile)
+    them.holds(hostile, "survivors", "DifferencingRefused", "class_rule", SITES[:4])
+    opens_nothing(hostile, 1)
+
+
+def test_a_run_that_was_closed(them: Consortium) -> None:
+    """Nothing more is answered in it."""
+    hostile = Hostile(them.engine)
+    them.run(hostile)
+    opening = next(d for d in hostile.bytes[::2] if Envelope.decode(d).kind == "open")
+    for site in SITES:
+        assert first(hostile.send(site, opening)).message() == m.Refusal("ProtocolViolation", "run_closed", "")
+        assert ("open", "run_closed") in [(f["trip"], f["rule"]) for f in them.refused(site)]

@@ -13,7 +13,7 @@ from lifelines.statistics import multivariate_logrank_test
 
 from examples import prepare
 from fivefold.coordinator import session
-from fivefold.coordinator.collector import Engine
+from fivefold.coordinator.rounds import Engine
 from fivefold.engines.local import LocalEngine, local_engine
 from fivefold.protocol.results import Result
 from tests.journeys.consortium import Losing, pooled, signed

@@ -254,7 +254,7 @@ def test_split_views_of_the_key_list(bench: Bench) -> None:
     most = {n: _shares(bench.answer(n, share(bench, adverts))) for n in bench.names[:3]}
     less = {n: _shares(bench.answer(n, share(bench, (*adverts[:2], *adverts[3:])))) for n in bench.names[3:]}
     sealed = {n: s["site0"] for n, s in (most | less).items() if n != "site0"}
-    request = m.request(bench.place(), m.Ask(b"task", b"", sealed))
+    request = m.request(bench.place(), m.Ask(b"task", sealed))
     with pytest.raises(SealBroken):
         bench.answer("site0", request)
 
@@ -272,7 +272,7 @@ def test_sharers_differ_between_sites(bench: Bench) -> None:
         sealed = dict(four[name])
         if name != "site0":
             del sealed["site4"]
-        replies[name] = bench.answer(name, m.request(bench.place(), m.Ask(b"task", b"", sealed)))
+        replies[name] = bench.answer(name, m.request(bench.place(), m.Ask(b"task", sealed)))
     collector = bench.collector(key_round)
     collector.add_masked("site0", replies["site0"])
     for name in bench.names[1:4]:
@@ -285,10 +285,10 @@ def test_seal_of_another_site(bench: Bench) -> None:
     sealed = key_round.sealed_for("site0")
     swapped = sealed | {"site1": sealed["site2"]}
     with pytest.raises(SealBroken):
-        bench.answer("site0", m.request(bench.place(), m.Ask(b"task", b"", swapped)))
-    refused(bench, "site0", m.request(bench.place(), m.Ask(b"task", b"", sealed | {"site0": b""})), "unknown_peer")
+        bench.answer("site0", m.request(bench.place(), m.Ask(b"task", swapped)))
+    refused(bench, "site0", m.request(bench.place(), m.Ask(b"task", sealed | {"site0": b""})), "unknown_peer")
     short = {n: sealed[n] for n in ("site1", "site2")}
-    refused(bench, "site0", m.request(bench.place(), m.Ask(b"task", b"", short)), "too_few_sites", TooFewSites)
+    refused(bench, "site0", m.request(bench.place(), m.Ask(b"task", short)), "too_few_sites", TooFewSites)
 
 
 def test_unrecognised_sites_count_toward_nothing(bench: Bench) -> None:
@@ -387,7 +387,7 @@ def test_unmasking_in_many_ways_ends(curious: Bench) -> None:
 def test_another_question_in_the_same_round(bench: Bench) -> None:
     key_round = bench.open_keys()
     bench.masked(key_round)
-    again = m.request(bench.place(), m.Ask(b"another task", b"", key_round.sealed_for("site0")))
+    again = m.request(bench.place(), m.Ask(b"another task", key_round.sealed_for("site0")))
     refused(bench, "site0", again, "second_request")
 
 
@@ -414,7 +414,7 @@ def test_trips_out_of_order(bench: Bench) -> None:
     place = bench.place()
     refused(bench, "site0", share(bench, ()), "out_of_order")
     bench.answer("site0", KeyRound(bench.roster, bench.thresholds, place).enrol())
-    refused(bench, "site0", m.request(place, m.Ask(b"task", b"", {})), "out_of_order")
+    refused(bench, "site0", m.request(place, m.Ask(b"task", {})), "out_of_order")
     refused(bench, "site0", survivors(place, bench.names), "out_of_order")
     refused(bench, "site0", unmask(place, bench.names, {}), "out_of_order")
 

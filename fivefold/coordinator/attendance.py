@@ -1,0 +1,75 @@
+"""Who takes part in a run just now: which sites have it open, how far each has followed it, and what they refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from fivefold.coordinator.secure_rounds import Made, SecureRounds
+from fivefold.errors import FivefoldError, SiteRefused, TooManyDropouts
+from fivefold.protocol.messages import Roster
+from fivefold.records.audit import AuditLog
+
+if TYPE_CHECKING:
+    from fivefold.coordinator.rounds import Engine
+
+NOT_OPEN = "run"
+"""The rule by which a node says that it restarted, and does not have this run open."""
+HARMLESS = frozenset({NOT_OPEN, "attempt_over", "second_key_list", "secrets_lost", "replayed_round", "out_of_order", "late"})
+"""Rules that say that site and coordinator are not at the same place, after one of them restarted: the round is asked anew."""
+
+
+class Attendance:
+    """The engine, seen from the run: sites that could not open it are not asked, refusals are logged and remembered."""
+
+    def __init__(self, engine: Engine, roster: Roster, log: AuditLog) -> None:
+        self._engine, self._roster, self._log = engine, roster, log
+        self.known: dict[str, int] = {}
+        """Site → the last round that it has followed, for the sites that have the run open."""
+        self.alone: frozenset[str] | None = None
+        """The only sites that are asked, where these are fixed already."""
+        self._away = frozenset[str]()
+        self._refusals: dict[str, tuple[str, str]] = {}
+
+    def exchange(self, requests: Mapping[str, bytes]) -> Iterable[tuple[str, bytes]]:
+        asked = tuple(n for n in requests if n not in self._away and (self.alone is None or n in self.alone))
+        return self._engine.exchange(Made(asked, requests.__getitem__))
+
+    def refused(self, site: str, code: str, rule: str) -> None:
+        self._log.write("refusal", site=site, code=code, rule=rule)
+        if rule == NOT_OPEN:
+            self.known.pop(site, None)
+        self._refusals[site] = (code, rule)
+
+    def anew(self) -> None:
+        """A new attempt: what was refused before does not count."""
+        self._refusals.clear()
+
+    def open(self, sums: SecureRounds, round: int, study: bytes) -> None:
+        """Open the run wherever it is not."""
+        missing = frozenset(self._roster.names) - self.known.keys()
+        if missing:
+            self._away = frozenset()
+            self.known |= sums.open(round, study, self._roster.in_order(missing))
+            self._away = missing - self.known.keys()
+
+    def enough(self, needed: int) -> None:
+        """Raises `TooManyDropouts`."""
+        if len(self.known) < needed:
+            of = len(self._roster.names)
+            raise TooManyDropouts(f"{len(self.known)} of {of} sites have the run open, and {needed} are needed")
+
+    def followed(self, survivors: Iterable[str], round: int) -> None:
+        """These have followed the run up to this round. The others may have restarted: they open it again."""
+        self.known = dict.fromkeys(survivors, round)
+
+    def stop(self, error: TooManyDropouts, *, last: bool) -> None:
+        """Raises `SiteRefused` with who refused, by which rule of theirs, where asking again would not help."""
+        grave = {s: r for s, r in self._refusals.items() if last or r[1] not in HARMLESS}
+        if grave:
+            raise _stopped(grave, error) from error
+
+
+def _stopped(refusals: Mapping[str, tuple[str, str]], error: FivefoldError) -> SiteRefused:
+    said = "; ".join(f"{site}: {code} ({rule})" if rule else f"{site}: {code}" for site, (code, rule) in refusals.items())
+    return SiteRefused(f"{error.message}; refused by {said}", rule=next(iter(refusals.values()))[1])
