@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from fivefold.auth.keys import public_of, read_key
-from fivefold.auth.messages import verified
+from fivefold.auth.signatures import opened as opened_envelope
 from fivefold.disclosure.report import acro
 from fivefold.disclosure.tables import Count
 from fivefold.errors import NotApproved, OutputHeld, OutputRequestInvalid, StatementInvalid
@@ -45,9 +45,11 @@ from fivefold.governance.safe_outputs import (
 from fivefold.governance.statements import read_chain
 from fivefold.privacy.sealed_box import open_box
 from fivefold.protocol.encoding import decode
+from fivefold.protocol.messages import Envelope, Opened, envelopes_of
 from fivefold.protocol.results import Result
 from fivefold.records.audit import AuditLog, entries
 from fivefold.records.files import write_file
+from fivefold.replay.roster import roster_of
 from fivefold.results.tables import plain_of
 from fivefold.results.write import file_names, read_results, results_of, write_result
 from fivefold.study.digest import SignedStudy, canonical_json, load_signed
@@ -84,7 +86,7 @@ class Airlock:
 
 
 @dataclass(frozen=True)
-class Opened:
+class Held:
     """What a key opens: the results, and the secret that keeps digests of proposals from being guessed."""
 
     results: Mapping[str, Result]
@@ -121,29 +123,30 @@ def coordinator_key(folder: Path, run: str) -> bytes | None:
 
 
 def site_checkers(folder: Path, found: SignedStudy) -> dict[str, list[Checker]]:
-    """Each site's own checkers, from its signed reply when it enrolled. Raises `SignatureWrong` for an altered one."""
-    keys = {s.name: bytes.fromhex(s.public_key) for s in found.study.sites}
+    """Each site's own checkers, from its signed reply when it opened the run. Raises `SignatureWrong` for an altered one."""
+    roster = roster_of(found.study)
     out: dict[str, list[Checker]] = {}
     for path in sorted((folder / "enrolled").glob("*.message")):
-        message = verified(path.read_bytes(), keys)
-        if message.study != found.digest or message.kind != "enrol":
+        (data,) = envelopes_of(path.read_bytes())
+        place = Envelope.decode(data).place
+        if place.study != found.digest:
             raise StatementInvalid(f"{path.name} belongs to another study", help="Take the folder from a copy.")
-        named = message.body.get("checkers", ())
-        out[message.sender] = [Checker(c["name"], c["organisation"], c["key"], message.sender) for c in named]
+        site, reply = opened_envelope(data, Opened, roster, place)
+        out[site] = [Checker(c["name"], c["organisation"], c["key"], site) for c in decode(reply.checkers)]
     return out
 
 
-def opened(it: Airlock, private: bytes) -> Opened:
+def opened(it: Airlock, private: bytes) -> Held:
     """The results, for a checker or the coordinator. In a sealed run no other key opens them; in an open run (a rehearsal)
     they lie open anyway, and only a checker's view is asked for. Raises `NotApproved`, `KeyProblem`."""
     public = public_of(private)
     if not it.sealed:
         may_check(it.study.study, it.checkers(), it.operators(), public.hex())
-        return Opened(read_results(it.folder), hashlib.sha256(f"open run {it.run}".encode()).digest())
+        return Held(read_results(it.folder), hashlib.sha256(f"open run {it.run}".encode()).digest())
     if public.hex() not in it.operators():
         may_check(it.study.study, it.checkers(), it.operators(), public.hex())
     held = decode(open_box((it.folder / SEALED).read_bytes(), private, public, PURPOSE))
-    return Opened(results_of(json.loads(bytes(held["result"]))), bytes(held["secret"]))
+    return Held(results_of(json.loads(bytes(held["result"]))), bytes(held["secret"]))
 
 
 # ---- the acts -------------------------------------------------------------------------------------------------------
@@ -154,7 +157,7 @@ def request(it: Airlock, private: bytes, **asked: Any) -> Request:
 
 
 def proposal(
-    it: Airlock, held: Opened, number: int, form: Form, *, beside: Sequence[Path] = (), objections: int | None = None
+    it: Airlock, held: Held, number: int, form: Form, *, beside: Sequence[Path] = (), objections: int | None = None
 ) -> tuple[Proposal, str]:
     """What request `number` would release in a form, checked, and its digest. Two checkers get the same one; without the
     results' secret nobody can guess a table by its digest."""

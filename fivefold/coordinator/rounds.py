@@ -15,10 +15,11 @@ from fivefold.coordinator.secure_rounds import SecureRounds
 from fivefold.errors import JournalProblem, TooManyDropouts
 from fivefold.privacy.fixed_point import ring_for, width
 from fivefold.protocol.encoding import decode, digest, encode
-from fivefold.protocol.messages import Roster, Task, Told
+from fivefold.protocol.messages import Task, Told
 from fivefold.records.audit import AuditLog
 from fivefold.replay.compare import described
 from fivefold.replay.cursor import Asked, Cursor, Outcome
+from fivefold.replay.roster import roster_of
 from fivefold.replay.totals import on_trust, outcome
 from fivefold.study.consistency import thresholds
 from fivefold.study.digest import SignedStudy
@@ -56,7 +57,7 @@ def drive(
     Raises `TooManyDropouts` (the run can be resumed), `SiteRefused`, `JournalProblem`, `StorageFull`.
     """
     study = found.study
-    roster = Roster(tuple(s.name for s in study.sites), tuple(bytes.fromhex(s.public_key) for s in study.sites))
+    roster = roster_of(study)
     history = History(folder / "journal" / "rounds.journal")
     cursor, done = Cursor(study), list[dict[str, Any]]()
     for record in history.replayed():

@@ -164,10 +164,12 @@ class Close(Message):
 # ---- what a site replies --------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Opened(Message):
-    """The run is open at this site, which has followed it up to the aggregate of the round `known` (0: of none)."""
+    """The run is open at this site, which has followed it up to the aggregate of the round `known` (0: of none). `checkers`:
+    the output checkers whom the site adds, encoded (name, organisation, key)."""
 
     kind: ClassVar[str] = "opened"
     known: int
+    checkers: bytes
 
 
 @dataclass(frozen=True)

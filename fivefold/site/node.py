@@ -27,13 +27,14 @@ from fivefold.errors import (
 from fivefold.governance.policy import Policy, decide, needed, recognised
 from fivefold.privacy.fixed_point import ring_for
 from fivefold.protocol import messages as m
-from fivefold.protocol.encoding import decode
-from fivefold.protocol.messages import Envelope, Place, Roster
+from fivefold.protocol.encoding import decode, encode
+from fivefold.protocol.messages import Envelope, Place
 from fivefold.records.audit import AuditLog
 from fivefold.records.files import write_file
 from fivefold.records.journal import Journal, read
 from fivefold.replay.compare import described, same
 from fivefold.replay.cursor import Asked, Cursor, Outcome
+from fivefold.replay.roster import roster_of
 from fivefold.site.class_rule import ClassRule
 from fivefold.site.folder import SiteFolder
 from fivefold.site.gate import GATE, Departure, leave
@@ -111,7 +112,7 @@ class Node:
     # ---- trips: an audit entry is durable before anything is signed or sent --------------------------------------------
     def _opened(self, session: Session, asked: Envelope) -> bytes:
         self._note(session, asked.kind, asked.place)
-        return m.reply(signed(self._key, asked.place, self.me, m.Opened(session.known)).encode())
+        return m.reply(signed(self._key, asked.place, self.me, m.Opened(session.known, encode(()))).encode())
 
     def _enrol(self, session: Session, asked: Envelope) -> bytes:
         self._note(session, asked.kind, asked.place)
@@ -191,7 +192,7 @@ class Node:
         decide(policy, study, today=when.date()).enforce()
         if policy.minimum_sites > len(study.sites):
             raise TooFewSites("the study has fewer sites than this site needs", rule="minimum_sites")
-        roster = Roster(tuple(s.name for s in study.sites), tuple(bytes.fromhex(s.public_key) for s in study.sites))
+        roster = roster_of(study)
         if self.me not in roster or roster.key(self.me) != public_of(self._key):
             raise ProtocolViolation("the study names another key for this site", rule="own_key")
         table = prepare(self.folder, study, found.digest, when=when).table
