@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fivefold.cli.site_budget import budget
+
 if TYPE_CHECKING:
     from fivefold.site.folder import SiteFolder
     from fivefold.study.definition import Study
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="The side with the rows: policy, approvals, keys, data.", no_args_is_help=True, add_completion=False)
 key_commands = typer.Typer(help="Replace or revoke keys, by signed statements.", no_args_is_help=True)
 app.add_typer(key_commands, name="keys")
+app.command()(budget)
 
 Where = Annotated[Path, typer.Option("--site", envvar="FIVEFOLD_SITE", help="The site's folder.", metavar="DIR")]
 StudyFile = Annotated[Path, typer.Argument(help="The signed study (STUDY.signed.json).", metavar="STUDY", show_default=False)]
