@@ -81,6 +81,8 @@ class SourceNotFound(DataError):
 class ColumnMissing(DataError):
     exit_code = 22
     help = "Correct the column's name in mapping.yaml."
+    column: str = ""
+    """The source's own word; it stays at the site."""
 
 
 class UnitUnknown(DataError):

@@ -44,6 +44,8 @@ def run(
     from fivefold.study.reseed import load_reseeded
 
     signed = study if study.suffix == ".json" else study.with_name("study.signed.json")
+    if study.is_dir():
+        raise StudyNotFound(f"{study} is a folder, not a study", help=f"Give the file, such as {study / 'study.yaml'}.")
     if not study.exists():
         raise StudyNotFound(f"there is no study at {study}")
     if not signed.exists():

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from fivefold.data.mapping import Mapped, Mapping, canonical
 from fivefold.data.units import converter
-from fivefold.errors import MappingInvalid
+from fivefold.errors import MappingInvalid, UnitUnknown
 from fivefold.study.dictionary import Variable
 
 Floats = npt.NDArray[np.float64]
@@ -66,7 +66,11 @@ def read_column(variable: Variable, mapped: Mapped, mapping: Mapping, column: An
         index = np.zeros(rows, np.int64)
     else:
         cells, index = distinct(column, variable.type == "date")
-    values, faults = _finish(variable, mapped, *_each(cells, reader))
+    try:
+        values, faults = _finish(variable, mapped, *_each(cells, reader))
+    except UnitUnknown as error:
+        where = mapping.at("variables", variable.name, "unit")
+        raise UnitUnknown(f"{where}, {error.message}", help=error.hint, variable=variable.name) from error
     return Read(np.append(values, np.nan)[index], np.append(faults, np.int8(Fault.MISSING))[index])
 
 

@@ -16,7 +16,7 @@ from fivefold.data import connectors
 from fivefold.data.cells import Fault, Read, checked, identifier, identifiers, read_column
 from fivefold.data.mapping import FILE, Mapped, Mapping
 from fivefold.data.quality import QualityReport, VariableQuality
-from fivefold.errors import MappingInvalid, OutOfBounds, StudyInvalid, ValueInvalid, ValueNotFinite
+from fivefold.errors import ColumnMissing, MappingInvalid, OutOfBounds, StudyInvalid, ValueInvalid, ValueNotFinite
 from fivefold.study.definition import Study
 from fivefold.study.dictionary import Variable
 from fivefold.study.expression_syntax import suggestion
@@ -36,10 +36,19 @@ class Harmonised:
 
 
 def load(study: Study, mapping: Mapping, folder: Path, *, site: str, opt_outs: Collection[str] = ()) -> Harmonised:
-    """Read a site's source and harmonise it. Raises what connectors and `harmonise` raise."""
-    return harmonise(
-        study, mapping, connectors.read(mapping.source, folder, needed_columns(study, mapping)), site=site, opt_outs=opt_outs
-    )
+    """Read a site's source and harmonise it. Raises what connectors and `harmonise` raise; a missing column with the line and
+    the variable that names it."""
+    try:
+        columns = connectors.read(mapping.source, folder, needed_columns(study, mapping))
+    except ColumnMissing as error:
+        raise _missing_column(study, mapping, error) from error
+    return harmonise(study, mapping, columns, site=site, opt_outs=opt_outs)
+
+
+def _missing_column(study: Study, mapping: Mapping, error: ColumnMissing) -> ColumnMissing:
+    by = next((v.name for v in _variables(study) if mapping.variables[v.name].column == error.column), "")
+    where = mapping.at("variables", by) if by else mapping.at("person")
+    return ColumnMissing(f"{where}, {by or 'person'}: {error.message}", variable=by)
 
 
 def needed_columns(study: Study, mapping: Mapping) -> tuple[str, ...]:
@@ -189,6 +198,10 @@ def _derive(variable: Variable, expression: str, table: Table) -> Read:
     return Read(*checked(variable, values, faults))
 
 
+def _cells(count: int) -> str:
+    return "1 cell holds" if count == 1 else f"{count} cells hold"
+
+
 def _refuse(variable: Variable, mapping: Mapping, read: Read, place: npt.NDArray[np.int64]) -> None:
     bad = read.faults > Fault.MISSING_CODED
     if not mapping.refuses(variable.name) or not bad.any():
@@ -198,7 +211,7 @@ def _refuse(variable: Variable, mapping: Mapping, read: Read, place: npt.NDArray
     kind = ValueNotFinite if fault is Fault.NOT_FINITE else ValueInvalid
     words = fault.name.lower().replace("_", " ")
     raise kind(
-        f"{variable.name}: {int(bad.sum())} cells hold no value of it; the first, in row {int(place[first]) + 1}, is {words}",
+        f"{variable.name}: {_cells(int(bad.sum()))} no value of it; the first, in row {int(place[first]) + 1}, is {words}",
         help="Correct the data or the mapping, or write `on_invalid: missing` to count such cells as missing.",
         rule="on_invalid",
         variable=variable.name,

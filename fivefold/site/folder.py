@@ -59,6 +59,8 @@ class SiteFolder:
     def node_key(self) -> bytes:
         """The node's private key (32 bytes). Raises `KeyProblem`; where it is not the key of keys/node.pub, or was revoked,
         too."""
+        if not (self.keys / "node.key").is_file():
+            raise KeyProblem("the site folder has no readable keys/node.key", help="Restore it from a back-up.")
         private = read_private(self.keys / "node.key")
         if keys.public_of(private).hex() != custodies.node_key(self.path):
             raise KeyProblem("keys/node.key and keys/node.pub do not belong together", help="Restore both from a back-up.")

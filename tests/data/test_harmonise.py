@@ -398,3 +398,21 @@ if shared() is not None:
         )
         with pytest.raises(ColumnMissing, match="did you mean 'age'"):
             load(study("age"), how, folder, site="va")
+
+
+def test_a_missing_column_names_its_line_and_variable(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("id,AGE\np1,30\n", "utf-8")
+    with pytest.raises(
+        ColumnMissing, match=r"mapping.yaml, line 3, age: the source has no column 'AEG'; did you mean 'AGE'"
+    ) as caught:
+        load(study("age"), mapping("age: AEG"), tmp_path, site="a")
+    assert caught.value.variable == "age"
+    with pytest.raises(ColumnMissing, match=r"mapping.yaml, line 2, person: the source has no column 'nobody'") as caught:
+        load(study("age"), mapping("age: AGE", "person: nobody"), tmp_path, site="a")
+    assert caught.value.variable == ""
+
+
+def test_a_unit_that_does_not_convert_names_its_line() -> None:
+    with pytest.raises(UnitUnknown, match=r"mapping.yaml, line 3, age: 'kg' does not convert") as caught:
+        run(study("age"), mapping("age: {column: AGE, unit: kg}"), AGE=["1"])
+    assert (caught.value.variable, "factor" in caught.value.hint) == ("age", True)

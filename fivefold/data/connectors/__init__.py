@@ -51,7 +51,9 @@ def present(wanted: Sequence[str], header: Sequence[str]) -> None:
     for name in wanted:
         if name not in header:
             near = difflib.get_close_matches(name, header, 1)
-            raise ColumnMissing(f"the source has no column {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+            missing = ColumnMissing(f"the source has no column {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+            missing.column = name
+            raise missing
         if header.count(name) > 1:
             raise SourceMalformed(
                 f"the source has {header.count(name)} columns called {name!r}", help="Give each column a name of its own."
