@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -39,7 +40,8 @@ class Linear:
 
     def loss_and_gradient(self, weights: Weights, x: Floats, y: Floats) -> tuple[float, Weights]:
         n, w = len(y), weights["coefficients"]
-        loss, residual = loss_and_residual(self.spec.task, scores(weights, x), y)
+        score = scores(weights, x)
+        loss, residual = losses(self.spec.task, score, y), residuals(self.spec.task, score, y)
         penalty = self.spec.l2 / 2 * float((w * w).sum())
         gradient = {"coefficients": np.einsum("ij,ik->jk", x, residual) / n + self.spec.l2 * w}
         if "intercept" in weights:
@@ -76,17 +78,22 @@ def sigmoid(score: Floats) -> Floats:
     return np.where(score >= 0, 1.0, small) / (1.0 + small)
 
 
-def loss_and_residual(task: str, score: Floats, y: Floats) -> tuple[Floats, Floats]:
-    """Of each row (any leading axes): the loss, shape (...), and its derivative by the scores, shape (..., outputs)."""
+def losses(task: str, score: Floats, y: Floats) -> Floats:
+    """The loss of each row: scores (..., outputs) and outcomes (...) with any leading axes, shape (...)."""
     if task == "regression":
-        away = score - y[..., None]
-        return (away * away)[..., 0] / 2, away
+        return np.square(score[..., 0] - y) / 2
     if task == "binary":
-        loss = np.logaddexp(0.0, score[..., 0]) - y * score[..., 0]
-        return loss, sigmoid(score) - y[..., None]
-    top = score.max(axis=-1, keepdims=True)
-    chosen = y.astype(np.int64)[..., None]
-    loss = np.log(np.exp(score - top).sum(axis=-1)) - np.take_along_axis(score - top, chosen, axis=-1)[..., 0]
+        return np.asarray(np.logaddexp(0.0, score[..., 0]) - y * score[..., 0])
+    away = score - score.max(axis=-1, keepdims=True)
+    chosen = np.take_along_axis(away, y.astype(np.int64)[..., None], axis=-1)[..., 0]
+    return np.asarray(np.log(np.exp(away).sum(axis=-1)) - chosen)
+
+
+def residuals(task: str, score: Any, y: Any) -> Any:
+    """The derivative of each row's loss by its scores, shape (..., outputs), in the type of the scores."""
+    if task != "classes":
+        return mean(task, score) - y[..., None]
     residual = mean(task, score)
+    chosen = y.astype(np.int64)[..., None]
     np.put_along_axis(residual, chosen, np.take_along_axis(residual, chosen, axis=-1) - 1.0, axis=-1)
-    return loss, residual
+    return residual

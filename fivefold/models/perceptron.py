@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fivefold.models.linear import loss_and_residual, mean
+from fivefold.models.linear import losses, mean, residuals
 from fivefold.models.model import Floats, ModelSpec, Weights, times
 
 
@@ -47,7 +47,7 @@ class Perceptron:
 
     def loss_and_gradient(self, weights: Weights, x: Floats, y: Floats) -> tuple[float, Weights]:
         n, active = len(y), self._forward(weights, x)
-        loss, behind = loss_and_residual(self.spec.task, active[-1], y)
+        loss, behind = losses(self.spec.task, active[-1], y), residuals(self.spec.task, active[-1], y)
         penalty, back = 0.0, {}
         for i in range(self.layers, 0, -1):
             w = weights[f"layer{i}"]
