@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from fivefold.privacy.dp.shares import Sharing
 from fivefold.protocol.questions import Rounds, SiteStep
 from fivefold.study.definition import Analysis, DifferentialPrivacy
 from fivefold.study.dictionary import Dictionary
@@ -27,6 +28,15 @@ class Setting:
     max_rows_per_site: int
     seed: int = 0
     differential_privacy: DifferentialPrivacy | None = None
+    colluders: int = 0
+
+    @property
+    def sharing(self) -> Sharing | None:
+        """Who adds noise, under differential privacy; None where sums are exact."""
+        private = self.differential_privacy
+        if private is None:
+            return None
+        return Sharing(private.noise_multiplier, private.unit, len(self.sites), private.dropouts, self.colluders)
 
     def rng(self, round: int) -> np.random.Generator:
         """Randomness that every replay of the study shares (never for secrecy)."""
@@ -53,3 +63,5 @@ class Method:
     rounds: Callable[[Any], Rounds]
     steps: tuple[SiteStep, ...]
     cost: Callable[[Any], Cost]
+    protects: tuple[Literal["person", "site"], ...] = ()
+    """The units for which every field that the method asks declares its sensitivity; none: it cannot run with noise."""

@@ -10,7 +10,7 @@ Every number is over the rows in which its own variable is known (as pandas does
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -21,6 +21,7 @@ from fivefold.algorithms.cohort import Watch, in_subgroup, persons_where
 from fivefold.algorithms.design import known, ranged
 from fivefold.algorithms.method import Cost, Method, Setting
 from fivefold.algorithms.options import Options
+from fivefold.algorithms.statistics_noisy import everything, noisy_statistics
 from fivefold.algorithms.statistics_tables import Numbers, result_of
 from fivefold.errors import TooFewPersons
 from fivefold.protocol.questions import Aggregate, Array, Field, Rounds, Sum, site_step
@@ -28,7 +29,7 @@ from fivefold.study.definition import Analysis
 from fivefold.study.table import Table
 
 Floats = npt.NDArray[np.float64]
-OPTIONS = ("quantiles", "bins", "grid", "tables")
+OPTIONS = ("quantiles", "bins", "grid", "tables", "clip")
 ROUNDING = 1.000001
 """A sum in floating point may pass its bound by rounding."""
 
@@ -45,6 +46,8 @@ class StatisticsSpec:
     edges: Mapping[str, tuple[float, ...]]
     subgroup: str
     setting: Setting
+    clip: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """With differential privacy: the range in which a number counts, where it is narrower than the dictionary's."""
 
     @property
     def crosses(self) -> tuple[tuple[str, ...], ...]:
@@ -128,6 +131,8 @@ def _distinct(cell: npt.NDArray[np.int64], person: npt.NDArray[np.int64], size: 
 def statistics(spec: StatisticsSpec) -> Rounds:
     """Counts; sums; squares. If the survivors changed on the way, one more round asks all three at once: what a round brings
     is of the same sites, and squares around any centre near the mean give the variance."""
+    if spec.setting.differential_privacy is not None:
+        return (yield from noisy_statistics(spec))
     watch = Watch(spec.setting)
     (count,) = yield (_ask_counts(spec),)
     sites = watch.saw(count)
@@ -226,7 +231,25 @@ def parse_statistics(analysis: Analysis, setting: Setting) -> StatisticsSpec:
         edges=_edges(options, setting, numbers) if quantiles else {},
         subgroup=options.subgroup(setting.dictionary),
         setting=setting,
+        clip=_clip(options, setting, numbers),
     )
+
+
+def _clip(options: Options, setting: Setting, numbers: list[str]) -> dict[str, tuple[float, float]]:
+    """Ranges under differential privacy: the narrower, the less noise; what lies outside counts as the nearer end."""
+    given = options.given.get("clip", {})
+    if not isinstance(given, Mapping):
+        options.fault("'clip' is not a mapping", "Write `clip: {age: [18, 90]}`.")
+    if given and setting.differential_privacy is None:
+        options.fault("'clip' is for studies with differential privacy", "Exact sums are not clipped: take it out.")
+    out = {}
+    for name, span in given.items():
+        if name not in numbers:
+            options.fault(f"'clip' names {name!r}", f"Use numbers listed under `variables:` ({', '.join(numbers)}).")
+        if not isinstance(span, (list, tuple)) or len(span) != 2 or not all(_is_number(v) for v in span) or span[0] >= span[1]:
+            options.fault(f"the clip of {name!r} is not a range", "Write two numbers, the smaller one first.")
+        out[name] = (float(span[0]), float(span[1]))
+    return out
 
 
 def _quantiles(options: Options) -> tuple[float, ...]:
@@ -289,6 +312,8 @@ def cost(spec: StatisticsSpec) -> Cost:
     """Rounds and numbers a round, at most (where a site drops, all is asked in one round more)."""
     cells = sum(int(np.prod(spec.shape(c))) for c in spec.crosses)
     grid = sum(len(e) for e in spec.edges.values())
+    if spec.setting.differential_privacy is not None:
+        return Cost(1, 1 + cells + 3 * len(spec.numbers) + grid)
     return Cost(4 if spec.numbers else 1, 3 + len(spec.variables) + cells + 6 * len(spec.numbers) + grid)
 
 
@@ -298,6 +323,7 @@ METHOD = Method(
     paper="Chan TF, Golub GH, LeVeque RJ. Algorithms for computing the sample variance. Am Stat 1983;37:242-247",
     parse=parse_statistics,
     rounds=statistics,
-    steps=(counts, sums, squares),
+    steps=(counts, sums, squares, everything),
     cost=cost,
+    protects=("person",),
 )

@@ -14,6 +14,7 @@ from fivefold.errors import KeyProblem, SignatureWrong, StudyAltered, StudyInval
 
 if TYPE_CHECKING:
     from fivefold.governance.study_check import Checked
+    from fivefold.governance.study_estimate import Estimate
     from fivefold.study.definition import Study
     from fivefold.study.yaml import Located
 
@@ -101,6 +102,9 @@ def estimate(
         float, typer.Option(min=0, help="Time of one trip between site and coordinator, in seconds.")
     ] = 0.2,
     megabits: Annotated[float, typer.Option(min=0.001, help="Speed of a site's line, in megabits a second.")] = 8.0,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw ε against rounds and noise into an .svg or .png file.", show_default=False)
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Bound rounds, traffic, time and ε; say which drop-outs and colluders the sums withstand."""
@@ -112,6 +116,8 @@ def estimate(
         _json(bounded.as_json())
     else:
         typer.echo(estimate_page(bounded))
+    if plot is not None:
+        _plot(bounded, plot)
 
 
 @app.command()
@@ -232,6 +238,22 @@ def schema(
     from fivefold.cli.schemas import published
 
     typer.echo(published(of), nl=False)
+
+
+def _plot(bounded: Estimate, path: Path) -> None:
+    from fivefold.governance.study_estimate import what_if, what_if_figure
+    from fivefold.results.plots import draw
+
+    table = what_if(bounded)
+    if table is None:
+        raise StudyInvalid(
+            "the study's sums are exact: there is no ε to draw", help="Write differential_privacy under privacy."
+        )
+    kind = path.suffix.removeprefix(".")
+    if kind not in ("svg", "png"):
+        raise StudyInvalid(f"{path.name} is neither .svg nor .png", help="Name the file epsilon.svg, for example.")
+    _write(path, draw(*what_if_figure(table))[kind])
+    typer.echo(f"Written: {path}", err=True)
 
 
 # ---- files ----------------------------------------------------------------------------------------------------------

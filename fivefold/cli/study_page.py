@@ -56,8 +56,20 @@ def promise_lines(study: Study) -> list[str]:
         *promise.sentences(),
         f"Sites needed to unmask (t): {promise.t}. Colluding sites withstood at this threshold: {promise.colluders_tolerated}. "
         f"Drop-outs tolerated in a round: {promise.dropouts_tolerated}.",
-        f"No total over fewer than {study.privacy.minimum_persons} persons is shown. No noise is added: sums are exact.",
+        f"No total over fewer than {study.privacy.minimum_persons} persons is shown. {_noise(study)}",
     ]
+
+
+def _noise(study: Study) -> str:
+    from fivefold.privacy.dp.words import short
+
+    private = study.privacy.differential_privacy
+    if private is None:
+        return "No noise is added: sums are exact."
+    return (
+        f"Every answer carries noise, and all together cost at most {short(private.unit, private.epsilon, private.delta)}; "
+        f"up to {private.dropouts} sites may be missing from a sum."
+    )
 
 
 def estimate_page(bounded: Estimate) -> str:
@@ -78,7 +90,7 @@ def estimate_page(bounded: Estimate) -> str:
     )
     waiting = f"{bounded.trip_seconds:g} s a trip between site and coordinator, without the sites' own computing"
     out += _section("Time", [f"{_seconds(bounded.seconds)}, at {waiting}"])
-    out += _section("Privacy budget (ε)", ["none is spent or guaranteed: sums are exact, without differential privacy"])
+    out += _section("Privacy budget (ε)", _budget(bounded))
     out += _section(
         "Withstood",
         [
@@ -88,6 +100,28 @@ def estimate_page(bounded: Estimate) -> str:
         ],
     )
     return "\n".join(out).rstrip()
+
+
+def _budget(bounded: Estimate) -> list[str]:
+    from fivefold.governance.study_estimate import what_if
+    from fivefold.privacy.dp.words import landmarks, short
+
+    if bounded.noise is None or bounded.epsilon is None:
+        return ["none is spent or guaranteed: sums are exact, without differential privacy"]
+    said, table = bounded.noise.said, what_if(bounded)
+    assert table is not None
+    asked = list(dict.fromkeys(row[0] for row in table.rows))
+    cells = {(row[0], row[1]): row[2] for row in table.rows}
+    rows = [("noise multiplier", *(f"{n} rounds" for n in asked))]
+    rows += [(f"{z:g}", *(f"{cells[n, z]:.3g}" for n in asked)) for z in dict.fromkeys(row[1] for row in table.rows)]
+    out = [
+        f"{bounded.rounds} rounds with a noise multiplier of {said.noise_multiplier:g} cost "
+        f"{short(said.unit, bounded.epsilon, said.delta)}; the cap is ε = {said.epsilon:g}",
+        f"the least noise_multiplier for this cap: {bounded.noise.least_multiplier:g}",
+        *landmarks(),
+        "what if (ε by rounds and noise multiplier):",
+    ]
+    return out + ["  " + line for line in _columns(rows)]
 
 
 def described(variable: Variable) -> str:

@@ -24,12 +24,17 @@ def screen(totals: Mapping[str, Array], fields: Sequence[Field], minimum_persons
     """The totals as they may be kept and shown. Raises `TooFewPersons`, which never says how many there are.
 
     Cells come back as float64 of their shape with NaN where suppressed; all other totals come back as they are. Screening what
-    was screened before changes nothing.
+    was screened before changes nothing. Cells with noise are not suppressed: the noise protects those in them, and to hide
+    small ones would only make what is left too large on average.
     """
     for field in fields:
         if field.kind == "persons" and np.any(np.asarray(totals[field.name]) < minimum_persons):
             raise TooFewPersons(f"fewer than {minimum_persons} persons remain over all sites", rule="minimum_persons")
-    return {f.name: suppressed(totals[f.name], minimum_persons) if f.kind == "cell" else totals[f.name] for f in fields}
+    return {f.name: _cells(totals[f.name], f, minimum_persons) if f.kind == "cell" else totals[f.name] for f in fields}
+
+
+def _cells(total: Array, field: Field, minimum: int) -> Array:
+    return np.asarray(total, dtype=np.float64) if field.noise is not None else suppressed(total, minimum)
 
 
 def suppressed(cells: npt.ArrayLike, minimum: int) -> npt.NDArray[np.float64]:

@@ -375,9 +375,12 @@ def _is(pinned: str, key: str) -> bool:
 
 
 def needed(policy: Policy, study: Study) -> int:
-    """The survivors that every sum must have: max(t, minimum_sites, c + h), the stricter of study and policy."""
+    """The survivors that every sum must have: max(t, minimum_sites, c + h), the stricter of study and policy; with
+    differential privacy n - d as well, since the noise of fewer would not suffice."""
     private = study.privacy
     sites = max(private.minimum_sites, policy.minimum_sites)
+    if private.differential_privacy is not None:
+        sites = max(sites, len(study.sites) - private.differential_privacy.dropouts)
     return max(_threshold(study), sites, max(private.colluders, policy.colluders) + max(private.honest, policy.honest))
 
 

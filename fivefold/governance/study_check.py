@@ -12,7 +12,8 @@ from typing import Any
 from fivefold import plugins
 from fivefold.algorithms.method import Setting
 from fivefold.errors import FivefoldError, FormulaInvalid
-from fivefold.replay.cursor import setting_of
+from fivefold.privacy.dp.accounting import multiplier_for, spent
+from fivefold.replay.cursor import Cursor, setting_of
 from fivefold.study import expressions, formula
 from fivefold.study.consistency import Fault, Where, unready
 from fivefold.study.definition import Analysis, Study
@@ -45,7 +46,7 @@ def check(path: str | Path, *, today: date | None = None) -> Checked:
         return Checked(reading, reading.faults, (), ())
     study = reading.study
     # What the analyses say is worth reading only once the variables are right.
-    found = () if reading.faults else reading.locate(method_faults(study))
+    found = () if reading.faults else reading.locate([*method_faults(study), *noise_faults(study)])
     return Checked(
         reading,
         tuple(sorted({*reading.faults, *found}, key=lambda f: (f.file, f.line))),
@@ -69,6 +70,49 @@ def method_faults(study: Study) -> Iterator[Fault]:
     for k, name in enumerate(study.envelope.methods):
         if not known_method(name):
             yield _unknown_method(name, ("envelope", "methods", k))
+
+
+def noise_faults(study: Study) -> Iterator[Fault]:
+    """What a study with differential privacy asks and cannot have: a method that knows no sensitivity, another unit, noise too
+    coarse for its sums, more questions than its ε pays for."""
+    private = study.privacy.differential_privacy
+    if private is None:
+        return
+    place: Where = ("privacy", "differential_privacy")
+    bounded = []
+    for i, analysis in enumerate(study.analyses):
+        if not known_method(analysis.method):
+            continue
+        about = plugins.method(analysis.method)
+        if private.unit not in about.protects:
+            yield Fault(("analyses", i, "method"), *_unprotected(analysis, private.unit, about.protects))
+            continue
+        try:
+            bounded.append(about.cost(parsed(study, analysis)))
+            cursor = Cursor(study, (analysis,))
+            if cursor.open is not None:
+                _ = cursor.open.fields
+        except FivefoldError as error:
+            yield Fault(("analyses", i), f"analysis {analysis.name!r}: {error.message}", error.hint)
+    questions = sum(c.rounds for c in bounded)
+    if questions and all(v > 0 for v in (private.epsilon, private.delta, private.noise_multiplier)):
+        cost = spent(questions, private.noise_multiplier, private.delta)
+        if cost > private.epsilon:
+            wanted = multiplier_for(questions, private.epsilon, private.delta)
+            yield Fault(
+                (*place, "noise_multiplier"),
+                f"{questions} questions with a noise multiplier of {private.noise_multiplier:g} cost ε = {cost:.3g} at "
+                f"δ = {private.delta:g}, and epsilon is {private.epsilon:g}",
+                f"Write noise_multiplier: {wanted:g}",
+            )
+
+
+def _unprotected(analysis: Analysis, unit: str, protects: tuple[str, ...]) -> tuple[str, str]:
+    name = f"analysis {analysis.name!r}: the method {analysis.method}"
+    if protects:
+        return f"{name} bounds what one {protects[0]} changes, not what one {unit} does", f"Write unit: {protects[0]}."
+    able = [n for n in plugins.METHODS if unit in plugins.method(n).protects]
+    return f"{name} cannot run with differential privacy", f"Methods that can: {', '.join(able) or 'none'}."
 
 
 def parsed(study: Study, analysis: Analysis) -> Any:
@@ -125,6 +169,13 @@ def notes(study: Study) -> Iterator[Fault]:
     for name in study.variables:
         if name not in used:
             yield Fault(("variables", name), f"nothing uses {name!r}", "Ask for no more than is needed: take it out.")
+    private, most = study.privacy.differential_privacy, len(study.sites) * study.privacy.max_rows_per_site
+    if private is not None and private.unit == "person" and private.delta * most > 1:
+        yield Fault(
+            ("privacy", "differential_privacy", "delta"),
+            f"delta should lie well below one over the number of persons, of whom there may be {most:,}",
+            "Write a smaller delta, or a max_rows_per_site that is nearer to the truth.",
+        )
     if study.envelope.fits == 0 and (study.envelope.methods or study.envelope.variables or study.envelope.subgroups):
         yield Fault(
             ("envelope", "fits"), "the envelope allows no fits, so nothing can be varied", "Write fits: 5, for example."

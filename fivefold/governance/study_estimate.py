@@ -8,8 +8,10 @@ from typing import Any
 
 from fivefold import plugins
 from fivefold.governance.study_check import parsed
+from fivefold.privacy.dp.accounting import multiplier_for, spent
+from fivefold.protocol.results import Figure, Result, ResultTable
 from fivefold.study.consistency import thresholds
-from fivefold.study.definition import Study
+from fivefold.study.definition import DifferentialPrivacy, Study
 
 NUMBER_BYTES = 16
 """Of one number in the ring Z_2^128."""
@@ -31,6 +33,14 @@ class AnalysisCost:
 
 
 @dataclass(frozen=True)
+class Noise:
+    """What the study says of its noise, and the smallest multiplier with which its questions keep to its ε."""
+
+    said: DifferentialPrivacy
+    least_multiplier: float
+
+
+@dataclass(frozen=True)
 class Estimate:
     """Bytes are of all rounds; `seconds` supposes `trip_seconds` for each trip between site and coordinator. `epsilon` is None
     where sums are exact. `dropouts` and `colluders` are what every sum withstands."""
@@ -44,6 +54,7 @@ class Estimate:
     seconds: float
     trip_seconds: float
     epsilon: float | None
+    noise: Noise | None
     threshold: int
     dropouts: int
     colluders: int
@@ -67,7 +78,7 @@ def estimate(study: Study, *, trip_seconds: float = 0.2, bytes_per_second: float
     numbers = sum(c.rounds * c.numbers_per_round for c in costs)
     around = rounds * (ROUND_BYTES + (n - 1) * PEER_BYTES)
     up, down = numbers * NUMBER_BYTES + around, numbers * NUMBER_BYTES * n + around
-    promise = thresholds(study)
+    promise, private = thresholds(study), study.privacy.differential_privacy
     return Estimate(
         analyses=tuple(costs),
         sites=n,
@@ -77,8 +88,35 @@ def estimate(study: Study, *, trip_seconds: float = 0.2, bytes_per_second: float
         total_bytes=n * (up + down),
         seconds=rounds * TRIPS[study.privacy.adversary] * trip_seconds + (up + down) / bytes_per_second,
         trip_seconds=trip_seconds,
-        epsilon=None,
+        epsilon=None if private is None else spent(rounds, private.noise_multiplier, private.delta),
+        noise=None if private is None else Noise(private, multiplier_for(max(rounds, 1), private.epsilon, private.delta)),
         threshold=promise.t,
         dropouts=promise.dropouts_tolerated,
         colluders=promise.colluders_tolerated,
     )
+
+
+def what_if(bounded: Estimate) -> ResultTable | None:
+    """ε against rounds and noise multiplier: a row for each pair, around what the study says. None where sums are exact."""
+    if bounded.noise is None:
+        return None
+    said, questions = bounded.noise.said, max(bounded.rounds, 1)
+    factors = sorted({said.noise_multiplier, bounded.noise.least_multiplier, *(said.noise_multiplier * f for f in (0.5, 2, 4))})
+    asked = sorted({1, questions, *(max(1, round(questions * f)) for f in (0.5, 2, 4))})
+    rows = [(n, float(f"{z:.4g}"), spent(n, z, said.delta)) for z in factors for n in asked]
+    return ResultTable.of(
+        "ε against rounds and noise", ("rounds", "noise_multiplier", "epsilon"), rows,
+        notes=(f"at δ = {said.delta:g}; the study's cap is ε = {said.epsilon:g}",),
+    )  # fmt: skip
+
+
+def what_if_figure(table: ResultTable) -> tuple[Figure, Result]:
+    """The same as curves, one a multiplier."""
+    drawn = ResultTable.of(
+        table.title, ("rounds", "epsilon", "series"), [(n, e, f"noise multiplier {z:g}") for n, z, e in table.rows]
+    )
+    figure = Figure(
+        "curve", "what_if", "What privacy costs: ε against rounds and noise", {"x": "rounds", "y": "epsilon", "series":
+        "series"}, "rounds", "ε", log_x=True,
+    )  # fmt: skip
+    return figure, Result("estimate", {"what_if": drawn}, {}, ())

@@ -8,15 +8,18 @@ from typing import Any
 MISSING = "missing_"
 COUNTS = ("persons", "events", "rows", "sites")
 SHOWN = 4
+PRIVACY = "privacy"
+"""The fact that holds a noisy result's (ε, δ), unit and neighbour relation."""
 
 
 def is_count(name: str) -> bool:
     """Whether a fact is told by `counts_line`."""
-    return name in COUNTS or name.startswith(MISSING)
+    return name in (*COUNTS, PRIVACY) or name.startswith(MISSING)
 
 
 def counts_line(facts: Mapping[str, Any], sites: Sequence[str], dropped: Sequence[str], *, named: bool = False) -> str:
-    """Persons, events, missing values by variable, sites, and the sites that dropped. Rows are told where persons have several.
+    """Persons, events, missing values by variable, sites, the sites that dropped, and what the answers cost in privacy.
+    Rows are told where persons have several.
 
     `facts` are a result's: `persons`, `events`, `rows`, `missing_VARIABLE`. `named` lists the sites instead of counting them.
     """
@@ -30,6 +33,8 @@ def counts_line(facts: Mapping[str, Any], sites: Sequence[str], dropped: Sequenc
         parts.append(f"missing {', '.join(some[:SHOWN] + more)}" if some else "none missing")
     parts.append(f"sites {', '.join(sites)}" if named else f"sites {len(sites)}")
     parts.append(f"dropped {', '.join(dropped)}" if dropped else "none dropped")
+    if facts.get(PRIVACY):
+        parts.append(str(facts[PRIVACY]))
     return " · ".join(parts)
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from fivefold.algorithms.method import Method, Setting
 from fivefold.errors import FivefoldError, MethodError, Refused
 from fivefold.plugins import method
+from fivefold.privacy.dp.shares import Sharing, noisy
 from fivefold.protocol.questions import Aggregate, Array, Field, Gather, Relay, Rounds, Snapshot, Sum, read_only
 from fivefold.protocol.results import Result
 from fivefold.study.definition import Analysis, Study
@@ -52,6 +54,8 @@ class Asked:
     analysis: Analysis
     method: str
     question: Sum | Gather | Relay | tuple[Sum, ...]
+    sharing: Sharing | None = None
+    """Who adds noise, where the study has differential privacy: every field then has its `Noise`."""
 
     @property
     def sums(self) -> tuple[Sum, ...]:
@@ -67,9 +71,10 @@ class Asked:
     def fields(self) -> tuple[Field, ...]:
         """The fields of all sums in order, named `index.name` where there are several sums."""
         sums = self.sums
-        if len(sums) == 1:
-            return sums[0].fields
-        return tuple(replace(f, name=f"{i}.{f.name}") for i, s in enumerate(sums) for f in s.fields)
+        plain = sums[0].fields
+        if len(sums) > 1:
+            plain = tuple(replace(f, name=f"{i}.{f.name}") for i, s in enumerate(sums) for f in s.fields)
+        return plain if self.sharing is None else _noisy(plain, self.sharing)
 
     def split(self, totals: Mapping[str, Array]) -> tuple[Mapping[str, Array], ...]:
         """Totals by field name → one mapping for each sum."""
@@ -84,6 +89,11 @@ class Asked:
         return {f"{i}.{name}": value for i, answer in enumerate(answers) for name, value in answer.items()}
 
 
+@lru_cache(maxsize=16)
+def _noisy(fields: tuple[Field, ...], sharing: Sharing) -> tuple[Field, ...]:
+    return noisy(fields, sharing)
+
+
 def setting_of(study: Study) -> Setting:
     """The public surroundings that every analysis of the study shares."""
     return Setting(
@@ -93,6 +103,7 @@ def setting_of(study: Study) -> Setting:
         max_rows_per_site=study.privacy.max_rows_per_site,
         seed=study.seed,
         differential_privacy=study.privacy.differential_privacy,
+        colluders=study.privacy.colluders,
     )
 
 
@@ -155,7 +166,7 @@ class Cursor:
             self._finish(Ended.of(error))
         else:
             self._round += 1
-            self.open = Asked(self._round, self.analyses[self._at], self._method.name, question)
+            self.open = Asked(self._round, self.analyses[self._at], self._method.name, question, self._setting.sharing)
 
     def _finish(self, result: Result | Ended) -> None:
         self.results[self.analyses[self._at].name] = result

@@ -2,14 +2,14 @@
 
     disclosure checks → clip → round → noise → reserve budget → mask → log (durable) → sign → send
 
-The checks refuse; they never alter a number. Each part takes what asks to leave and hands it on, or raises; the last four
-parts are given by the node, which holds keys, log and engine.
+The checks refuse; they never alter a number, and exact sums leave as they are. Each part takes what asks to leave and hands it
+on, or raises; the last four parts are given by the node, which holds keys, log and engine.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,15 @@ import numpy as np
 
 from fivefold.errors import PolicyRefuses, TooFewPersons
 from fivefold.governance.policy import FILE, Policy
+from fivefold.privacy.dp.accounting import epsilon, question_event
 from fivefold.protocol.encoding import digest
 from fivefold.protocol.questions import PERSONS, WEIGHTS, Array, Field
+from fivefold.records.audit import AuditLog
 from fivefold.records.journal import Journal, read
 from fivefold.replay.compare import described
 from fivefold.replay.cursor import Asked
-from fivefold.study.definition import Study
+from fivefold.site import noising
+from fivefold.study.definition import DifferentialPrivacy, Study
 from fivefold.study.table import Table
 
 
@@ -43,9 +46,20 @@ class Departure:
     vector: Array | None = None
     message: bytes = b""
 
+    run: str = ""
+    data: str = ""
+    """The keyed digest of the rows that the study froze here: other rows, other noise."""
+    secret: bytes = field(default=b"", repr=False)
+    """The site's own secret (32 bytes), from which noise is drawn."""
+    log: AuditLog | None = None
+
     @property
     def fields(self) -> tuple[Field, ...]:
         return self.asked.fields
+
+    @property
+    def private(self) -> DifferentialPrivacy | None:
+        return self.study.privacy.differential_privacy
 
 
 Part = Callable[[Departure], Departure]
@@ -60,14 +74,17 @@ def minimum_persons(it: Departure) -> Departure:
 
 
 def local_minimum(it: Departure) -> Departure:
-    """No count of this site's own persons lies in 1..local_minimum-1. The step is refused whole: a cell is never altered."""
-    least = it.policy.local_minimum
-    for field in it.fields:
-        if field.kind in ("persons", "cell") and field.name in it.answer:
-            counts = np.abs(np.asarray(it.answer[field.name], dtype=np.float64))
+    """No count of this site's own persons lies in 1..local_minimum-1. The step is refused whole: a cell is never altered.
+
+    Under differential privacy the rule is not asked: the noise hides the count, and a refusal that hangs on it would show it.
+    """
+    least = it.policy.local_minimum if it.private is None else 0
+    for f in it.fields:
+        if f.kind in ("persons", "cell") and f.name in it.answer:
+            counts = np.abs(np.asarray(it.answer[f.name], dtype=np.float64))
             if np.any((counts > 0) & (counts < least)):
                 raise TooFewPersons(
-                    _sentence(it.policy, "local_minimum", f"a count in {field.name} is too small"), rule="local_minimum"
+                    _sentence(it.policy, "local_minimum", f"a count in {f.name} is too small"), rule="local_minimum"
                 )
     return it
 
@@ -75,12 +92,13 @@ def local_minimum(it: Departure) -> Departure:
 def effective_rows(it: Departure) -> Departure:
     """A weighted sum rests on enough persons: (Σw)²/Σw² (Kish, 1965) is at least the policy's minimum, and no person dominates.
 
-    Weights are added up within persons first. Without this a steep question could weight all but one person away.
+    Weights are added up within persons first. Without this a steep question could weight all but one person away. Under
+    differential privacy every person's part is bounded already, and a refusal would tell what the noise hides.
     """
     kept = {name: value for name, value in it.answer.items() if not name.rpartition(".")[2].startswith("@")}
     for name in it.answer.keys() - kept.keys():
         prefix, _, local = name.rpartition("@")
-        if f"@{local}" != WEIGHTS:
+        if f"@{local}" != WEIGHTS or it.private is not None:
             continue
         weights = np.abs(np.asarray(it.answer[name], dtype=np.float64))
         person = np.asarray(it.answer.get(prefix + PERSONS, it.table.person))
@@ -152,31 +170,58 @@ def degrees_of_freedom(it: Departure) -> Departure:
 
 # ---- from numbers to ring elements ----------------------------------------------------------------------------------
 def clip(it: Departure) -> Departure:
-    """Exact sums are not clipped: a value beyond its bound is an error in `round_to_ring`. Clipping belongs to noise."""
-    return it
+    """Exact sums are not clipped: a value beyond its bound is an error in `round_to_ring`. Under differential privacy each
+    field keeps to its sensitivity: the step has bounded every person's part (`unit: person`; the gate sees no rows), or the
+    array as a whole is scaled down to it in the L2 norm (`unit: site`). A field without sensitivity is refused."""
+    if it.private is None:
+        return it
+    return replace(it, answer=noising.clipped(it.answer, it.fields, it.private.unit))
 
 
 def round_to_ring(it: Departure) -> Departure:
     """Numbers → ring elements. Raises `OutOfBounds`, `ValueNotFinite` or a wrong shape's error, each naming the field."""
     from fivefold.privacy.fixed_point import pack
 
-    return replace(it, vector=pack(it.answer, it.fields, len(it.study.sites)))
+    answer = it.answer
+    if it.private is not None and it.private.unit == "site":
+        answer = noising.rounded(answer, it.fields, noising.key_of(it.secret, _identity(it)))
+    return replace(it, vector=pack(answer, it.fields, len(it.study.sites)))
 
 
 def noise(it: Departure) -> Departure:
-    """The place of the discrete Gaussian. Exact sums pass; a study with differential privacy is refused while there is none."""
-    if it.study.privacy.differential_privacy is not None:
-        raise PolicyRefuses(
-            "this version adds no noise, and the study asks for differential privacy", rule="differential_privacy"
-        )
-    return it
+    """This site's share of the discrete Gaussian, under differential privacy; exact sums pass."""
+    if it.private is None:
+        return it
+    assert it.vector is not None
+    return replace(it, vector=noising.noised(it.vector, it.fields, noising.key_of(it.secret, _identity(it))))
 
 
 def reserve_budget(it: Departure) -> Departure:
-    """The place of the budget's ledger: exact sums charge none."""
-    if it.policy.exact_sums == "refused":
-        raise PolicyRefuses(_sentence(it.policy, "exact_sums", "exact sums are refused"), rule="exact_sums")
+    """What the answer costs is within the study's own ε, and on disk in the asset's ledger before it is masked."""
+    if it.private is None:
+        if it.policy.exact_sums == "refused":
+            raise PolicyRefuses(_sentence(it.policy, "exact_sums", "exact sums are refused"), rule="exact_sums")
+        return it
+    assert it.asked.sharing is not None
+    event = question_event(it.fields, it.private.noise_multiplier, it.asked.sharing.honest)
+    if epsilon([replace(event, count=it.asked.round)], it.private.delta) > it.private.epsilon:
+        raise PolicyRefuses("the study's questions would cost more than its epsilon", rule="study_epsilon")
     return it
+
+
+def _identity(it: Departure) -> Mapping[str, Any]:
+    """What makes an answer the one it is: asked again it gets the same noise, and anything else gets fresh noise. The run is
+    part of it, since the survivors of two runs may differ: with the same noise their difference would show one site's answer
+    behind that site's share alone."""
+    return {
+        "data": it.data,
+        "study": it.study_digest,
+        "run": it.run,
+        "round": it.asked.round,
+        "analysis": it.asked.analysis.name,
+        "question": described(it.asked.question),
+        "roster": tuple(s.name for s in it.study.sites),
+    }
 
 
 DISCLOSURE_CHECKS: tuple[Part, ...] = (

@@ -16,7 +16,7 @@ from fivefold.auth.keys import public_from_hex
 from fivefold.errors import FivefoldError, KeyProblem
 from fivefold.privacy.secagg.thresholds import Thresholds
 from fivefold.study import expressions
-from fivefold.study.definition import Study
+from fivefold.study.definition import DifferentialPrivacy, Study
 from fivefold.study.dictionary import Dictionary, Variable
 from fivefold.study.expression_parts import FUNCTIONS
 from fivefold.study.expression_syntax import suggestion
@@ -25,6 +25,7 @@ Where = tuple[str | int, ...]
 RESERVED = {*FUNCTIONS, *keyword.kwlist, "true", "false", "site", "Surv", "strata", "cluster"}
 MOST_SITES = 128
 MOST_ROWS = 10**12
+MOST_EPSILON, MOST_DELTA, MOST_NOISE = 100.0, 1e-4, 1e6
 SUBTRACTION = "with two sites each would learn the other's numbers by subtracting its own from the sum"
 
 
@@ -238,9 +239,33 @@ def _privacy(study: Study) -> Iterator[Fault]:
             good = False
             yield Fault(("privacy", key), f"{key} is {getattr(privacy, key)}, not {low} to {high}", f"Write {low} or more.")
     if privacy.differential_privacy is not None:
-        yield Fault(("privacy", "differential_privacy"), "this version adds no noise", "Take differential_privacy out.")
+        yield from _noise(privacy.differential_privacy, privacy.colluders, count)
     if good and 3 <= privacy.minimum_sites <= count <= MOST_SITES:
         yield from _threshold(study)
+
+
+def _noise(private: DifferentialPrivacy, colluders: int, sites: int) -> Iterator[Fault]:
+    def fault(key: str, what: str, instead: str) -> Fault:
+        return Fault(("privacy", "differential_privacy", key), what, instead)
+
+    if not 0 < private.epsilon <= MOST_EPSILON:
+        yield fault("epsilon", f"an epsilon of {private.epsilon:g} promises nothing", f"Write 1, or at most {MOST_EPSILON:g}.")
+    if not 0 < private.delta < 1:
+        yield fault("delta", f"delta is a probability, not {private.delta:g}", "Write 1e-6, for example.")
+    elif private.delta > MOST_DELTA:
+        what = f"with a delta of {private.delta:g} the promise may fail for one in {1 / private.delta:,.0f}"
+        yield fault("delta", what, f"Write {MOST_DELTA:g} or less, and less than one over the number of persons.")
+    if not 0 < private.noise_multiplier <= MOST_NOISE:
+        yield fault("noise_multiplier", "the noise multiplier is not above 0", "`fivefold study estimate` helps to choose it.")
+    if not 0 <= private.dropouts <= sites - 3:
+        yield fault(
+            "dropouts", f"of {sites} sites {private.dropouts} cannot be missing: a sum needs three", f"Write 0 to {sites - 3}."
+        )
+    elif sites - private.dropouts - colluders < 2:
+        yield fault(
+            "dropouts", "fewer than two sites are left that neither drop out nor collude, and their noise has to suffice",
+            "Lower dropouts or colluders.",
+        )  # fmt: skip
 
 
 def _threshold(study: Study) -> Iterator[Fault]:
@@ -253,8 +278,10 @@ def _threshold(study: Study) -> Iterator[Fault]:
 
 def thresholds(study: Study) -> Thresholds:
     """What the study's secure sums withstand. Raises `StudyInvalid` for combinations that promise what cannot be kept."""
-    p = study.privacy
-    return Thresholds(len(study.sites), p.threshold, p.minimum_sites, p.colluders, p.honest, p.adversary)
+    p, n = study.privacy, len(study.sites)
+    # A noisy sum is opened only if enough shares of the noise are in it.
+    least = p.minimum_sites if p.differential_privacy is None else max(p.minimum_sites, n - p.differential_privacy.dropouts)
+    return Thresholds(n, p.threshold, least, p.colluders, p.honest, p.adversary)
 
 
 def _checkers(study: Study) -> list[tuple[Where, str, str]]:
