@@ -154,20 +154,21 @@ def _result(spec: StatisticsSpec, watch: Watch, it: Noisy, sites: tuple[str, ...
 
 
 def moments(
-    known: float, first: float, second: float, spread: tuple[float, float], span: Range
+    known: float, first: float, second: float, spread: tuple[float, float, float], span: Range
 ) -> tuple[float | None, float | None, float | None]:
     """Mean, its standard error, and variance, in the number's own unit, from noisy sums of scaled values.
 
-    `spread` are the deviations of the noise on `known` and on `first`. The standard error holds sampling and noise (delta
-    method on the ratio first/known). What the noise left no sense in is None.
+    `spread` are the deviations of the noise on `known`, `first` and `second`. The standard error holds sampling and noise
+    (delta method on the ratio first/known). A variance within two deviations of its own noise from 0 is None, and the error with
+    it: it would be a guess.
     """
     half, centre = (span[1] - span[0]) / 2, (span[1] + span[0]) / 2
     if known <= max(1.0, 3 * spread[0]):
         return None, None, None
-    mean = first / known
-    mean = min(max(mean, -1.0), 1.0)
+    mean = min(max(first / known, -1.0), 1.0)
     variance = (second - first * first / known) / (known - 1)
-    if not 0 < variance <= 2:
+    blur = float(np.sqrt(spread[2] ** 2 + (2 * mean * spread[1]) ** 2 + (mean * mean * spread[0]) ** 2)) / known
+    if not 2 * blur < variance <= 2:
         return centre + half * mean, None, None
     noise = (spread[1] ** 2 + (mean * spread[0]) ** 2) / known**2
     return centre + half * mean, half * float(np.sqrt(variance / known + noise)), half * half * variance
@@ -178,8 +179,8 @@ def _numbers(spec: StatisticsSpec, it: Noisy) -> ResultTable:
     for name in spec.numbers:
         known, first, second = (it.value(f"{part}.{name}") for part in ("known", "sum", "square"))
         span = range_of(spec, name)
-        spread = it.deviation[f"known.{name}"], it.deviation[f"sum.{name}"]
-        mean, error, variance = moments(known, first, second, spread, span)
+        spread = tuple(it.deviation[f"{part}.{name}"] for part in ("known", "sum", "square"))
+        mean, error, variance = moments(known, first, second, (spread[0], spread[1], spread[2]), span)
         deviation_ = None if variance is None else float(np.sqrt(variance))
         rows.append((name, spec.setting.dictionary[name].unit, round(known), mean, error, variance, deviation_, *span))
     columns = (

@@ -15,16 +15,18 @@ from typing import Any
 
 import numpy as np
 
-from fivefold.errors import PolicyRefuses, TooFewPersons
+from fivefold.errors import BudgetSpent, PolicyRefuses, RunError, TooFewPersons
 from fivefold.governance.policy import FILE, Policy
-from fivefold.privacy.dp.accounting import epsilon, question_event
+from fivefold.privacy.dp.accounting import question_event
+from fivefold.privacy.dp.events import Event, curve, epsilon_of
 from fivefold.protocol.encoding import digest
 from fivefold.protocol.questions import PERSONS, WEIGHTS, Array, Field
 from fivefold.records.audit import AuditLog
 from fivefold.records.journal import Journal, read
 from fivefold.replay.compare import described
 from fivefold.replay.cursor import Asked
-from fivefold.site import noising
+from fivefold.site import budget, noising
+from fivefold.site.budget_book import load
 from fivefold.study.definition import DifferentialPrivacy, Study
 from fivefold.study.table import Table
 
@@ -197,16 +199,37 @@ def noise(it: Departure) -> Departure:
 
 
 def reserve_budget(it: Departure) -> Departure:
-    """What the answer costs is within the study's own ε, and on disk in the asset's ledger before it is masked."""
+    """What a noisy answer costs is within the study's own ε and the asset's budget, and on disk in the asset's ledger before
+    the answer is masked; an exact sum marks the asset. Raises `BudgetSpent`, `PolicyRefuses`, `LedgerBroken`, `StorageFull`."""
     if it.private is None:
         if it.policy.exact_sums == "refused":
             raise PolicyRefuses(_sentence(it.policy, "exact_sums", "exact sums are refused"), rule="exact_sums")
+        if it.log is not None:
+            budget.mark_exact(it.state, it.policy, _release(it, 0.0), it.log)
         return it
-    assert it.asked.sharing is not None
+    if it.log is None or it.asked.sharing is None:
+        raise RunError("nothing could record what this answer costs", rule="noise_ledger")
     event = question_event(it.fields, it.private.noise_multiplier, it.asked.sharing.honest)
-    if epsilon([replace(event, count=it.asked.round)], it.private.delta) > it.private.epsilon:
-        raise PolicyRefuses("the study's questions would cost more than its epsilon", rule="study_epsilon")
+    release = _release(it, it.private.noise_multiplier)
+    _within_study(it, it.private, release, event)
+    budget.reserve(it.state, it.policy, release, (event,), it.log)
     return it
+
+
+def _within_study(it: Departure, private: DifferentialPrivacy, release: budget.Release, event: Event) -> None:
+    """All that the study took of this asset, over all its runs, and this answer: at most its ε."""
+    book = load(budget.ledger_of(it.state, it.policy), it.policy.asset)
+    before = [e for e in book.entries if e.study == release.study and e.key != release.key]
+    if epsilon_of(budget.curve_of(before) + curve(event), private.delta) > private.epsilon:
+        raise BudgetSpent(
+            f"the study's answers, over all its runs, would cost more than its ε = {private.epsilon:g}", rule="study_epsilon"
+        )
+
+
+def _release(it: Departure, scale: float) -> budget.Release:
+    identity = _identity(it)
+    question = digest({name: identity[name] for name in ("analysis", "question")}).hex()
+    return budget.Release(it.study_digest, it.run, it.asked.round, question, identity["roster"], scale, it.data, it.study.title)
 
 
 def _identity(it: Departure) -> Mapping[str, Any]:

@@ -245,7 +245,7 @@ def test_bounds_shape_and_finiteness(tmp_path: Path, answer: Any, kind: type[Fiv
     rule_of(kind, departure(tmp_path, answer=answer))
 
 
-def test_no_noise_yet_means_no_answer_where_noise_was_promised(tmp_path: Path) -> None:
+def test_without_sensitivity_no_answer_where_noise_was_promised(tmp_path: Path) -> None:
     private = study(differential_privacy=DifferentialPrivacy("person", 1.0, 1e-6, 1.0))
-    assert rule_of(PolicyRefuses, departure(tmp_path, it=private)) == "differential_privacy"
+    assert rule_of(PolicyRefuses, departure(tmp_path, it=private)) == "sensitivity"
     assert rule_of(PolicyRefuses, departure(tmp_path, exact_sums="refused")) == "exact_sums"
