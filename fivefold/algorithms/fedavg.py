@@ -60,4 +60,5 @@ METHOD = Method(
     rounds=fedavg,
     steps=(count_step, persons, local_update, gradient_of_persons, evaluate, evaluate_persons),
     cost=price,
+    protects=("person", "site"),
 )

@@ -90,4 +90,5 @@ METHOD = Method(
     rounds=fedopt,
     steps=fedavg.METHOD.steps,
     cost=fedavg.price,
+    protects=("person", "site"),
 )

@@ -52,4 +52,5 @@ METHOD = Method(
     rounds=fedprox,
     steps=(count_step, local_update, evaluate),
     cost=fedavg.price,
+    protects=("site",),
 )

@@ -159,8 +159,8 @@ def moments(
     """Mean, its standard error, and variance, in the number's own unit, from noisy sums of scaled values.
 
     `spread` are the deviations of the noise on `known`, `first` and `second`. The standard error holds sampling and noise
-    (delta method on the ratio first/known). A variance within two deviations of its own noise from 0 is None, and the error with
-    it: it would be a guess.
+    (delta method on the ratio first/known). A variance within two deviations of its own noise from 0 would be a guess: it is
+    None, and the error is then made with the largest variance that the noise leaves likely. None, too, where there is no mean.
     """
     half, centre = (span[1] - span[0]) / 2, (span[1] + span[0]) / 2
     if known <= max(1.0, 3 * spread[0]):
@@ -168,10 +168,11 @@ def moments(
     mean = min(max(first / known, -1.0), 1.0)
     variance = (second - first * first / known) / (known - 1)
     blur = float(np.sqrt(spread[2] ** 2 + (2 * mean * spread[1]) ** 2 + (mean * mean * spread[0]) ** 2)) / known
-    if not 2 * blur < variance <= 2:
-        return centre + half * mean, None, None
     noise = (spread[1] ** 2 + (mean * spread[0]) ** 2) / known**2
-    return centre + half * mean, half * float(np.sqrt(variance / known + noise)), half * half * variance
+    told = 2 * blur < variance <= 1
+    likely = variance if told else min(max(variance, 0.0) + 2 * blur, 1.0)
+    error = half * float(np.sqrt(likely / known + noise))
+    return centre + half * mean, error, half * half * variance if told else None
 
 
 def _numbers(spec: StatisticsSpec, it: Noisy) -> ResultTable:

@@ -26,6 +26,7 @@ from fivefold.records.audit import AuditLog
 from fivefold.records.files import write_file
 from fivefold.records.provenance import AnalysisRecord, LeadRecord, RoundRecord, RunRecord, SiteRecord
 from fivefold.replay.cursor import Ended
+from fivefold.results.guarantee import promise_of, stated
 from fivefold.results.write import write_result
 from fivefold.study.digest import SignedStudy
 
@@ -66,7 +67,8 @@ def run(
         with AuditLog(folder / "audit.jsonl", read_key(folder / "coordinator.key"), "coordinator") as log:
             log.write("run resumed" if resume else "run begun", run=identity, study=found.digest, engine=engine_name)
             cursor, rounds = drive(found, identity, engine, folder, log, tell)
-            results = {name: r for name, r in cursor.results.items() if isinstance(r, Result)}
+            told = stated(cursor.results, study.privacy.differential_privacy, len(rounds))
+            results = {name: r for name, r in told.items() if isinstance(r, Result)}
             ended = {name: asdict(r) for name, r in cursor.results.items() if isinstance(r, Ended)}
             log.write("results", analyses=list(results), ended={name: e["code"] for name, e in ended.items()})
             meta: dict[str, Any] = {
@@ -80,7 +82,7 @@ def run(
             written = write_result(folder, results, meta)
             _crate(found, folder, identity, engine_name, started, rounds, written, list(cursor.results))
             log.closed(run=identity)
-    return Run(folder, cursor.results, len(rounds))
+    return Run(folder, told, len(rounds))
 
 
 def _crate(
@@ -136,6 +138,7 @@ def _crate(
                 "adversary": private.adversary,
                 "minimum_sites": private.minimum_sites,
                 "minimum_persons": private.minimum_persons,
+                "differential_privacy": promise_of(private.differential_privacy, len(rounds)) or "none: sums are exact",
             },
             ethics=study.agreements.ethics,
             purpose=study.agreements.purpose,

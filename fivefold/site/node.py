@@ -60,6 +60,8 @@ class Session:
     digest: str
     run: str
     table: Table
+    data: str
+    """The keyed digest of its rows."""
     standing: Standing
     book: RoundBook
     class_rule: ClassRule
@@ -144,6 +146,10 @@ class Node:
             answer,
             self.folder.state,
             session.persons,
+            run=session.run,
+            data=session.data,
+            secret=self.folder.secret(),
+            log=session.log,
         )
         passed = leave(departure, GATE)
         assert passed.vector is not None
@@ -195,7 +201,7 @@ class Node:
         roster = roster_of(study)
         if self.me not in roster or roster.key(self.me) != public_of(self._key):
             raise ProtocolViolation("the study names another key for this site", rule="own_key")
-        table = prepare(self.folder, study, found.digest, when=when).table
+        prepared = prepare(self.folder, study, found.digest, when=when)
         if run in self._sessions:
             return self._session(asked)
         if not run.isalnum() or len(run) > 40:
@@ -218,7 +224,8 @@ class Node:
             study=study,
             digest=found.digest,
             run=run,
-            table=table,
+            table=prepared.table,
+            data=prepared.tags.data,
             standing=standing,
             book=RoundBook(place, run),
             class_rule=ClassRule(

@@ -41,7 +41,7 @@ def sentences(unit: Unit, epsilon: float, delta: float, cap: float) -> tuple[str
     """The promise of a whole study, for people."""
     whose = "a person's rows" if unit == "person" else "a site's rows"
     return (
-        f"All answers of this study together: {short(unit, epsilon, delta)}; the study's cap is ε = {cap:g}.",
+        f"All answers of this run together: {short(unit, epsilon, delta)}. Over all its runs the study may cost ε = {cap:g}.",
         f"Whoever sees them all, whatever else they know, and guesses whether {whose} are among the data: {meaning(epsilon)}; "
         f"this fails with a probability of at most {delta:g}.",
         f"For comparison, {'; '.join(landmarks())}.",

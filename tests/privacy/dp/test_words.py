@@ -30,5 +30,5 @@ def test_what_one_three_and_ten_mean() -> None:
 
 def test_the_sentences_of_a_study() -> None:
     text = " ".join(sentences("site", 1.5, 1e-6, 2.0))
-    assert "the study's cap is ε = 2" in text
+    assert "the study may cost ε = 2" in text
     assert "whether a site's rows are among the data" in text
