@@ -3,10 +3,11 @@
     FivefoldError
     ├── StudyError          the study file (exit 10-19)
     ├── DataError           a site's data and mapping (20-29)
-    ├── Refused             a site, a rule or a policy said no (30-39, and 70-79)
+    ├── Refused             a site, a rule or a policy said no (30-39, and 71-73)
     ├── ProtocolError       messages, secure sum (40-49)
     ├── RunError            a run and its folder (50-59)
-    └── MethodError         a method cannot answer (60-69)
+    ├── MethodError         a method cannot answer (60-69)
+    └── EngineProblem       what carries the messages (80-89)
 
 Each class has an exit code of its own, a `code` that may leave a site, and a `help` line that says what to do next. What leaves
 a site about an error is `public()`: the code, the rule's name and the study's variable; never the message.
@@ -175,7 +176,7 @@ class StatementInvalid(Refused):
 class BudgetSpent(Refused):
     """The release would bring the data asset's privacy budget above its cap."""
 
-    exit_code = 70
+    exit_code = 71
     help = "The custodian sees who spent it with `fivefold site budget`; a higher cap is a new signed version of site.yaml."
 
 
@@ -273,6 +274,28 @@ class OutputHeld(RunError):
 
     exit_code = 59
     help = "`fivefold outputs list RUN` says what is missing."
+
+
+# ---- what carries the messages ---------------------------------------------------------------------------------------
+class EngineProblem(FivefoldError):
+    """What carries the messages is not there, or does not let this party in."""
+
+    exit_code = 80
+    help = "Look at the coordinator's SuperLink: `fivefold coordinator start DIR` says where it listens."
+
+
+class EngineMissing(EngineProblem):
+    """What should carry the messages is not installed."""
+
+    exit_code = 81
+    help = "Install it as the sentence says, or take another engine with --engine."
+
+
+class EngineFailed(EngineProblem):
+    """What carries the messages stopped, or lost its connection."""
+
+    exit_code = 82
+    help = "Continue with `fivefold run STUDY --resume RUN`."
 
 
 # ---- a method -------------------------------------------------------------------------------------------------------
