@@ -21,7 +21,7 @@ demo: .venv/made-for-demo
 	@$(BIN)/fivefold run $(RUN)/study.yaml
 	@$(BIN)/python -m examples.compare $(RUN)
 
-test: .venv/made-for-test .venv-crate/requirements.txt
+test: .venv/made-for-test .venv-crate/requirements.txt .venv-flare/requirements.txt
 	$(BIN)/python -m pytest $(PYTEST)
 
 check: .venv/made-for-test
@@ -38,7 +38,7 @@ bench: .venv/made-for-test
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf .venv .venv-crate site-docs $(RUN)
+	rm -rf .venv .venv-crate .venv-flare site-docs $(RUN)
 
 # ---- environments ----
 .venv/made:
@@ -59,4 +59,8 @@ clean:
 
 .venv-crate/requirements.txt: tools/crate-requirements.txt
 	PYTHON=$(BIN)/python sh tools/make_crate_env.sh
+	@touch $@
+
+.venv-flare/requirements.txt: tools/flare-requirements.txt .venv/made-for-test
+	sh tools/make_flare_env.sh .venv-flare
 	@touch $@

@@ -29,6 +29,7 @@ NOUNS = {
     "site": "The side with the rows: policy, approval, rehearsal.",
     "run": "Run a study's analyses over its sites.",
     "outputs": "The airlock: ask for outputs, check them, release them.",
+    "export": "Write a study for another platform to carry.",
     "audit": "Verify an audit log.",
     "crate": "Look into the research package of a run.",
 }

@@ -12,10 +12,11 @@ turn FLARE's 'bring your own code' off.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fivefold.errors import RunFolderTaken
+from fivefold.errors import RunFolderTaken, SourceNotFound
 from fivefold.records.files import write_file
 from fivefold.study.digest import SignedStudy
 
@@ -52,6 +53,18 @@ def write_allow_list(local: Path) -> Path:
     return local / "resources.json"
 
 
+def site_folder(client: str, environment: Mapping[str, str]) -> Path:
+    """The folder of this site, from the site's own environment. Raises `SourceNotFound`."""
+    if "FIVEFOLD_SITE_FOLDER" in environment:
+        return Path(environment["FIVEFOLD_SITE_FOLDER"])
+    if "FIVEFOLD_SITES" in environment and "/" not in client and client not in ("", ".", ".."):
+        return Path(environment["FIVEFOLD_SITES"]) / client
+    raise SourceNotFound(
+        "this site has not said where its Fivefold folder lies",
+        help="Set FIVEFOLD_SITE_FOLDER in the environment of FLARE's client.",
+    )
+
+
 def _meta(found: SignedStudy, sites: list[str]) -> dict[str, Any]:
     return {
         "name": f"fivefold-{found.digest[:12]}",
@@ -78,6 +91,7 @@ def _client() -> dict[str, Any]:
     executor = {"tasks": [TASK], "executor": {"path": f"{SHELL}.SiteExecutor", "args": {}}}
     return {
         "format_version": 2,
+        "default_task_fetch_interval": POLL_SECONDS,
         "executors": [executor],
         "task_result_filters": [],
         "task_data_filters": [],

@@ -35,7 +35,9 @@ def exchange(connection: Connection, requests: Mapping[str, bytes]) -> Iterator[
         while "end" not in (frame := _frame(connection)):
             yield str(frame["site"]), bytes(frame["reply"])
     except (EOFError, OSError) as error:
-        raise EngineFailed("the connection to FLARE was lost", help="Continue with --resume; FLARE's own log says more.") from error
+        raise EngineFailed(
+            "the connection to FLARE was lost", help="Continue with --resume; FLARE's own log says more."
+        ) from error
 
 
 def close(connection: Connection) -> None:

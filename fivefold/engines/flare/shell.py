@@ -22,8 +22,9 @@ from nvflare.apis.impl.controller import Controller
 from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
 
+from fivefold.coordinator.rounds import Progress
 from fivefold.coordinator.session import run
-from fivefold.engines.flare.job import DEADLINE_SECONDS, STUDY_FILE, TASK
+from fivefold.engines.flare.job import DEADLINE_SECONDS, STUDY_FILE, TASK, site_folder
 from fivefold.engines.flare.relay import ADDRESS, connected, serve
 from fivefold.errors import FivefoldError
 from fivefold.site.folder import opened
@@ -34,7 +35,7 @@ CHECK_SECONDS = 0.02
 
 
 class StudyController(Controller):  # type: ignore[misc]
-    """Runs the study on the server, or, where a coordinator's process has left its address in the environment, relays for it."""
+    """Runs the study on the server, or relays for a coordinator's process that has left its address in the environment."""
 
     def __init__(self, deadline: int = DEADLINE_SECONDS) -> None:
         super().__init__(task_check_period=CHECK_SECONDS)
@@ -60,16 +61,18 @@ class StudyController(Controller):  # type: ignore[misc]
         workspace, job = fl_ctx.get_engine().get_workspace(), fl_ctx.get_job_id()
         found = load_signed(Path(workspace.get_app_config_dir(job)) / STUDY_FILE)
         folder = Path(workspace.get_run_dir(job)) / "fivefold"
+
+        def tell(at: Progress) -> None:
+            self.log_info(fl_ctx, f"round {at.round}, {at.analysis}: {at.answered} of {at.sites} sites")
+
         try:
-            run(found, _Engine(exchange), folder, engine_name="flare", resume=(folder / ".lock").exists())
+            run(found, _Engine(exchange), folder, tell=tell, engine_name="flare", resume=(folder / ".lock").exists())
         except FivefoldError as error:
             self.system_panic(f"{error.message}. {error.hint}", fl_ctx)
             return
         self.log_info(fl_ctx, f"Run folder: {folder}")
 
-    def _exchange(
-        self, requests: Mapping[str, bytes], fl_ctx: FLContext, abort: Signal
-    ) -> Iterator[tuple[str, bytes]]:
+    def _exchange(self, requests: Mapping[str, bytes], fl_ctx: FLContext, abort: Signal) -> Iterator[tuple[str, bytes]]:
         """One task for each site; replies as they come. A site that does not answer before the deadline is left out."""
         replies: queue.SimpleQueue[tuple[str, bytes | None]] = queue.SimpleQueue()
         waiting = set(requests)
@@ -131,16 +134,3 @@ class SiteExecutor(Executor):  # type: ignore[misc]
         reply = make_reply(ReturnCode.OK)
         reply["reply"] = self._node.answer(bytes(request))
         return reply
-
-
-def site_folder(client: str, environment: Mapping[str, str]) -> Path:
-    """The folder of this site, from the site's own environment. Raises `SourceNotFound`."""
-    from fivefold.errors import SourceNotFound
-
-    if "FIVEFOLD_SITE_FOLDER" in environment:
-        return Path(environment["FIVEFOLD_SITE_FOLDER"])
-    if "FIVEFOLD_SITES" in environment and "/" not in client and client not in ("", ".", ".."):
-        return Path(environment["FIVEFOLD_SITES"]) / client
-    raise SourceNotFound(
-        "this site has not said where its Fivefold folder lies", help="Set FIVEFOLD_SITE_FOLDER in the environment of FLARE's client."
-    )
