@@ -21,7 +21,7 @@ demo: .venv/made-for-demo
 	@$(BIN)/fivefold run $(RUN)/study.yaml
 	@$(BIN)/python -m examples.compare $(RUN)
 
-test: .venv/made-for-test .venv-crate/requirements.txt .venv-flare/requirements.txt
+test: .venv/made-for-test .venv-crate/requirements.txt .venv-flare/requirements.txt .venv-substra/requirements.txt
 	$(BIN)/python -m pytest $(PYTEST)
 
 check: .venv/made-for-test
@@ -38,7 +38,7 @@ bench: .venv/made-for-test
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf .venv .venv-crate .venv-flare site-docs $(RUN)
+	rm -rf .venv .venv-crate .venv-flare .venv-substra site-docs $(RUN)
 
 # ---- environments ----
 .venv/made:
@@ -61,6 +61,6 @@ clean:
 	PYTHON=$(BIN)/python sh tools/make_crate_env.sh
 	@touch $@
 
-.venv-flare/requirements.txt: tools/flare-requirements.txt .venv/made-for-test
-	sh tools/make_flare_env.sh .venv-flare
+.venv-%/requirements.txt: tools/%-requirements.txt .venv/made-for-test
+	sh tools/make_peer_env.sh $*
 	@touch $@

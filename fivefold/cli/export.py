@@ -38,3 +38,22 @@ def flare(
     typer.echo("Every party's local/resources.json has to admit these classes, and needs to admit no other:")
     for name in CLASSES:
         typer.echo(f"  {name}")
+
+
+@app.command()
+def substra(
+    study: Signed,
+    folder: Annotated[
+        Path, typer.Argument(help="Where the plan is to be; an empty folder or a new one.", metavar="DIR", show_default=False)
+    ],
+    rounds: Annotated[
+        int | None, typer.Option(help="Rounds to draw, where the study's upper bound is far too many.", min=1)
+    ] = None,
+) -> None:
+    """Write a folder from which substrafl draws a compute plan. No secure sum there: sites must permit their totals."""
+    from fivefold.engines.substra.export import write_plan
+    from fivefold.study.digest import load_signed
+
+    found = load_signed(study if study.suffix == ".json" else study.with_name("study.signed.json"))
+    most = write_plan(found, folder, rounds=rounds)
+    typer.echo(f"Plan: {folder}, {most} rounds at most, {len(found.study.sites)} sites")

@@ -1,11 +1,12 @@
 #!/bin/sh
-# Makes an environment in which nvflare and Fivefold can both be imported: nvflare of its own, the rest lent by .venv.
-#   sh tools/make_flare_env.sh .venv-flare
+# Makes an environment in which another platform and Fivefold can both be imported: the platform's packages are its own, the rest
+# is lent by .venv.
+#   sh tools/make_peer_env.sh flare      .venv-flare, from tools/flare-requirements.txt
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
-env="$1"
+env="$root/.venv-$1"
 lender="$root/.venv/bin/python"
-wanted="$root/tools/flare-requirements.txt"
+wanted="$root/tools/$1-requirements.txt"
 if [ -x "$env/bin/python" ] && cmp -s "$wanted" "$env/requirements.txt"; then
     exit 0
 fi

@@ -1,0 +1,1 @@
+"""Substra carries a study as a compute plan: a task for each site and round, and one that adds up."""
