@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ from examples import prepare
 from fivefold.cli.main import run
 from fivefold.engines.substra.export import write_plan
 from fivefold.engines.substra.steps import add, answer, replayed, rounds_of
-from fivefold.errors import FivefoldError
+from fivefold.errors import PolicyRefuses
 from fivefold.protocol.encoding import decode
 from fivefold.protocol.results import Result
 from fivefold.results.write import read_results
@@ -69,12 +70,17 @@ def test_each_answer_is_in_the_sites_own_log(breast: Path) -> None:
 def test_a_site_that_does_not_permit_its_totals_refuses(tmp_path: Path) -> None:
     out = tmp_path / "breast"
     assert prepare.main(["breast", str(out)]) == 0
-    approvals = next((out / "sites" / "elm" / "state").glob("approvals"))
-    for file in approvals.iterdir():
-        file.unlink()
-    with pytest.raises(FivefoldError) as refused:
-        answer(signed(out), out / "sites" / "elm", b"", NOW)
-    assert refused.value.code == "NotApproved"
+    elm = out / "sites" / "elm"
+    policy = (elm / "site.yaml").read_text(encoding="utf-8")
+    assert "site_totals: permitted" in policy
+    policy = re.sub(r"^version: (\d+)", lambda m: f"version: {int(m[1]) + 1}", policy, flags=re.M)
+    policy = policy.replace("site_totals: permitted", "site_totals: refused")
+    (elm / "site.yaml").write_text(policy, encoding="utf-8")
+    assert run(["site", "sign-policy", "--site", str(elm)]) == 0
+    assert run(["site", "approve", str(out / "study.signed.json"), "--site", str(elm), "--yes"]) == 0
+    with pytest.raises(PolicyRefuses) as refused:
+        answer(signed(out), elm, b"", NOW)
+    assert refused.value.rule == "site_totals"
 
 
 def test_the_export_holds_the_study_and_needs_no_substra(breast: Path, tmp_path: Path) -> None:
