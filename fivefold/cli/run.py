@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+if TYPE_CHECKING:
+    from fivefold.coordinator.rounds import Engine
+    from fivefold.study.digest import SignedStudy
+
+Engines = Literal["local", "flare"]
 app = typer.Typer(add_completion=False)
 
 
@@ -28,6 +34,12 @@ def run(
         typer.Option(help="Another seed than the study's, once lead (`fivefold study reseed`) and custodians agreed."),
     ] = None,
     resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
+    engine: Annotated[
+        Engines, typer.Option(help="local: all sites in this process. flare: each a client of NVIDIA FLARE's simulator.")
+    ] = "local",
+    flare_python: Annotated[
+        Path | None, typer.Option(help="flare: an environment with nvflare; .venv-flare by default.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print result.json.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no tables.")] = False,
 ) -> None:
@@ -36,7 +48,6 @@ def run(
 
     from fivefold.coordinator.rounds import Progress
     from fivefold.coordinator.session import run as run_study
-    from fivefold.engines.local import local_engine
     from fivefold.errors import RunInterrupted, StudyNotFound
     from fivefold.protocol.results import Result
     from fivefold.results.show import show_results
@@ -55,7 +66,6 @@ def run(
     found = found if seed is None else load_reseeded(signed, found, seed)
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     folder = resume or out or signed.parent / "runs" / stamp
-    engine = local_engine(sites or signed.parent / "sites", tuple(s.name for s in found.study.sites))
     errors = Console(stderr=True)
 
     def tell(at: Progress) -> None:
@@ -66,8 +76,8 @@ def run(
             )
 
     try:
-        with closing(engine):
-            done = run_study(found, engine, folder, tell=tell, engine_name="local", resume=resume is not None)
+        with _engine(engine, found, sites or signed.parent / "sites", flare_python) as carrier:
+            done = run_study(found, carrier, folder, tell=tell, engine_name=engine, resume=resume is not None)
     except KeyboardInterrupt:
         more = "" if seed is None else f" --seed {seed}"
         raise RunInterrupted(
@@ -85,6 +95,21 @@ def run(
         typer.echo(f"Run folder: {done.folder}")
     if ended:
         raise typer.Exit(next(iter(ended.values())).exit_code)
+
+
+@contextmanager
+def _engine(name: Engines, found: SignedStudy, sites: Path, flare_python: Path | None) -> Iterator[Engine]:
+    """What carries the messages of this run."""
+    if name == "flare":
+        from fivefold.engines.flare.simulator import flare_simulator
+
+        with closing(flare_simulator(found, sites, flare_python)) as simulator:
+            yield simulator
+        return
+    from fivefold.engines.local import local_engine
+
+    with closing(local_engine(sites, tuple(s.name for s in found.study.sites))) as local:
+        yield local
 
 
 def _unchanged(study: Path, digest: str) -> None:
