@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
-TRIALS = 64
+TRIALS = 12
 """Partners that are tried for each small cell; small tables are searched whole."""
 
 
@@ -96,8 +96,11 @@ def _partners(shape: tuple[int, ...], cells: npt.NDArray[np.int64]) -> npt.NDArr
     if size * len(cells) <= 2_000_000:
         picked = np.arange(size)
     else:
-        picked = np.unique(np.concatenate([np.arange(min(size, 8)), np.linspace(0, size - 1, TRIALS).astype(np.int64)]))
+        picked = np.unique(np.concatenate([np.arange(min(size, 4)), np.linspace(0, size - 1, TRIALS).astype(np.int64)]))
     shifts = np.stack(np.unravel_index(picked, tuple(n - 1 for n in shape)), axis=1) + 1
+    if len(picked) < size:  # with every shift its mirrors, so that each corner of a box finds the same box
+        signs = np.array(list(product((1, -1), repeat=len(shape))))
+        shifts = (shifts[:, None, :] * signs[None, :, :]).reshape(-1, len(shape))
     return np.asarray((cells[None, :, :] + shifts[:, None, :]) % np.asarray(shape))
 
 

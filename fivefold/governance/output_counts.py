@@ -201,4 +201,4 @@ def _pairs(study: Study, analysis: Analysis, result: Result) -> dict[str, CountT
 
 
 def _floats(values: Any) -> Any:
-    return np.array([np.nan if v is None else float(v) for v in values], dtype=np.float64)
+    return np.array(list(values), dtype=np.float64)  # None becomes NaN

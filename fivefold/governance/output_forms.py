@@ -69,6 +69,9 @@ def without_counts(result: Result) -> Result:
 
 def spoken(result: Result, study: Study) -> Result:
     """The result without the sentences that hold a number which stands in none of its tables."""
+    said = [*result.notes, *(n for t in result.tables.values() for n in t.notes)]
+    if not any(NUMBER.search(n) for n in said):
+        return result
     values = numbers_in(result)
     return replace(
         result,
