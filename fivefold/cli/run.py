@@ -40,6 +40,9 @@ def run(
     flare_python: Annotated[
         Path | None, typer.Option(help="flare: an environment with nvflare; .venv-flare by default.")
     ] = None,
+    sealed: Annotated[
+        bool, typer.Option("--sealed", help="No rehearsal: results are encrypted to the study's output checkers.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print result.json.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no tables.")] = False,
 ) -> None:
@@ -77,12 +80,17 @@ def run(
 
     try:
         with _engine(engine, found, sites or signed.parent / "sites", flare_python) as carrier:
-            done = run_study(found, carrier, folder, tell=tell, engine_name=engine, resume=resume is not None)
+            done = run_study(found, carrier, folder, tell=tell, engine_name=engine, resume=resume is not None, sealed=sealed)
     except KeyboardInterrupt:
         more = "" if seed is None else f" --seed {seed}"
         raise RunInterrupted(
             "interrupted; nothing is lost", help=f"Continue with `fivefold run {study}{more} --resume {folder}`."
         ) from None
+    if done.sealed:
+        typer.echo((done.folder / "status.json").read_text("utf-8"), nl=False)
+        if not json:
+            typer.echo(f"Run folder: {done.folder}; the lead asks for outputs with `fivefold outputs request`")
+        return
     ended = {name: r for name, r in done.results.items() if not isinstance(r, Result)}
     if json:
         typer.echo((done.folder / "result.json").read_text("utf-8"))

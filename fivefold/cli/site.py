@@ -165,6 +165,9 @@ def approve(
     site_totals: Annotated[Choice | None, typer.Option(help="May this site's own totals become known?")] = None,
     event_totals: Annotated[Choice | None, typer.Option(help="May totals at single event times become known?")] = None,
     expires: Day = None,
+    checker: Annotated[
+        list[str] | None, typer.Option(help="An output checker of this site's own, whose veto binds.", metavar="NAME=KEY")
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Approve a signed study with the custodian's own key. Nothing is answered for a study without it."""
@@ -188,6 +191,7 @@ def approve(
             site_totals=site_totals.value if site_totals else None,
             event_totals=event_totals.value if event_totals else None,
             expires=expires.date() if expires else None,
+            checkers=[(n.strip(), k.strip()) for n, _, k in (c.rpartition("=") for c in checker or ())],
         )
     typer.echo(f"approved by {given.custodian} until {given.expires}, under version {given.policy_version} of site.yaml")
     typer.echo(f"  analyses {', '.join(given.analyses)}; site_totals {given.site_totals}; event_totals {given.event_totals}")

@@ -23,6 +23,7 @@ from typing import Any
 
 from fivefold.auth.keys import public_of, read_key
 from fivefold.auth.signatures import opened as opened_envelope
+from fivefold.coordinator.sealing import KEY_PLACE, PURPOSE, SEALED, key_place
 from fivefold.disclosure.report import acro
 from fivefold.disclosure.tables import Count
 from fivefold.errors import NotApproved, OutputHeld, OutputRequestInvalid, StatementInvalid
@@ -45,7 +46,7 @@ from fivefold.governance.safe_outputs import (
 from fivefold.governance.statements import read_chain
 from fivefold.privacy.sealed_box import open_box
 from fivefold.protocol.encoding import decode
-from fivefold.protocol.messages import Envelope, Opened, envelopes_of
+from fivefold.protocol.messages import Envelope, Opened
 from fivefold.protocol.results import Result
 from fivefold.records.audit import AuditLog, entries
 from fivefold.records.files import write_file
@@ -54,10 +55,7 @@ from fivefold.results.tables import plain_of
 from fivefold.results.write import file_names, read_results, results_of, write_result
 from fivefold.study.digest import SignedStudy, canonical_json, load_signed
 
-SEALED = Path("sealed") / "results.box"
-PURPOSE = "results of a run"
 EVENTS = {"output_request": "output request", "output_decision": "output decision", "output_release": "output release"}
-KEY_PLACE = "FIVEFOLD_COORDINATOR_KEY"
 
 
 @dataclass(frozen=True)
@@ -108,15 +106,7 @@ def airlock(folder: Path) -> Airlock:
 def coordinator_key(folder: Path, run: str) -> bytes | None:
     """The coordinator's key of a run: in an open run's folder, else where the environment or this user's state says; None where
     this user cannot read it."""
-    from platformdirs import user_state_path
-
-    named = os.environ.get(KEY_PLACE)
-    places = [
-        folder / "coordinator.key",
-        *([Path(named)] if named else []),
-        user_state_path("fivefold") / "runs" / f"{run}.key",
-    ]
-    for place in places:
+    for place in (folder / "coordinator.key", key_place(run)):
         if place.exists() and os.access(place, os.R_OK):
             return read_key(place)
     return None
@@ -127,7 +117,7 @@ def site_checkers(folder: Path, found: SignedStudy) -> dict[str, list[Checker]]:
     roster = roster_of(found.study)
     out: dict[str, list[Checker]] = {}
     for path in sorted((folder / "enrolled").glob("*.message")):
-        (data,) = envelopes_of(path.read_bytes())
+        data = path.read_bytes()
         place = Envelope.decode(data).place
         if place.study != found.digest:
             raise StatementInvalid(f"{path.name} belongs to another study", help="Take the folder from a copy.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from fivefold.coordinator.secure_rounds import Made, SecureRounds
@@ -22,8 +22,8 @@ HARMLESS = frozenset({NOT_OPEN, "attempt_over", "second_key_list", "secrets_lost
 class Attendance:
     """The engine, seen from the run: sites that could not open it are not asked, refusals are logged and remembered."""
 
-    def __init__(self, engine: Engine, roster: Roster, log: AuditLog) -> None:
-        self._engine, self._roster, self._log = engine, roster, log
+    def __init__(self, engine: Engine, roster: Roster, log: AuditLog, keep: Callable[[str, bytes], None] | None = None) -> None:
+        self._engine, self._roster, self._log, self._keep = engine, roster, log, keep
         self.known: dict[str, int] = {}
         """Site → the last round that it has followed, for the sites that have the run open."""
         self.alone: frozenset[str] | None = None
@@ -50,7 +50,7 @@ class Attendance:
         missing = frozenset(self._roster.names) - self.known.keys()
         if missing:
             self._away = frozenset()
-            self.known |= sums.open(round, study, self._roster.in_order(missing))
+            self.known |= sums.open(round, study, self._roster.in_order(missing), self._keep)
             self._away = missing - self.known.keys()
 
     def enough(self, needed: int) -> None:

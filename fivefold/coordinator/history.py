@@ -21,10 +21,10 @@ from fivefold.replay.cursor import Outcome
 
 class History:
     """`attempts`: round → the highest attempt used. `masked`: the record of the opening that was begun last, if no aggregate
-    came of it yet. Every `note_…` raises `StorageFull`, and then nothing was noted."""
+    came of it yet. `key` seals the file. Every `note_…` raises `StorageFull`, and then nothing was noted."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, key: bytes | None = None) -> None:
+        self.path, self._key = path, key
         self.attempts: dict[int, int] = {}
         self.masked: bytes = b""
         self.rounds = 0
@@ -34,7 +34,7 @@ class History:
 
     def replayed(self) -> Iterator[Mapping[str, Any]]:
         """The aggregates of an earlier process of this run, in order; then the journal is open for more."""
-        for record in read(self.path):
+        for record in read(self.path, self._key):
             number = record["round"]
             self.attempts[number] = max(record["attempt"], self.attempts.get(number, 0))
             if record["event"] == "masked":
@@ -42,7 +42,7 @@ class History:
             if record["event"] == "aggregate":
                 self._counted(record["told"])
                 yield record
-        self._journal = Journal(self.path)
+        self._journal = Journal(self.path, key=self._key)
 
     def note_lost(self, round: int, attempt: int) -> None:
         self._note({"event": "lost", "round": round, "attempt": attempt})
@@ -66,7 +66,7 @@ class History:
             return ()
         if known == self.rounds - 1:
             return (self._last,)
-        later = (r for r in read(self.path) if r["event"] == "aggregate" and r["round"] > known)
+        later = (r for r in read(self.path, self._key) if r["event"] == "aggregate" and r["round"] > known)
         return tuple(record["told"] for record in later)
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ from fivefold.privacy.fixed_point import ring_for, width
 from fivefold.protocol.encoding import decode, digest, encode
 from fivefold.protocol.messages import Task, Told
 from fivefold.records.audit import AuditLog
+from fivefold.records.files import write_file
 from fivefold.replay.compare import described
 from fivefold.replay.cursor import Asked, Cursor, Outcome
 from fivefold.replay.roster import roster_of
@@ -50,22 +51,33 @@ class Progress:
 
 
 def drive(
-    found: SignedStudy, run: str, engine: Engine, folder: Path, log: AuditLog, tell: Callable[[Progress], None]
+    found: SignedStudy,
+    run: str,
+    engine: Engine,
+    folder: Path,
+    log: AuditLog,
+    tell: Callable[[Progress], None],
+    journal_key: bytes | None = None,
 ) -> tuple[Cursor, list[dict[str, Any]]]:
-    """Run every analysis to its end; resumes from the journal in `folder`. Returns the finished cursor and a record a round.
+    """Run every analysis to its end; resumes from the journal in `folder`, which `journal_key` seals. Returns the finished
+    cursor and a record a round.
 
     Raises `TooManyDropouts` (the run can be resumed), `SiteRefused`, `JournalProblem`, `StorageFull`.
     """
     study = found.study
     roster = roster_of(study)
-    history = History(folder / "journal" / "rounds.journal")
+    history = History(folder / "journal" / "rounds.journal", journal_key)
     cursor, done = Cursor(study), list[dict[str, Any]]()
     for record in history.replayed():
         asked = _replayed(cursor, record)
         told = Told.decode(record["told"])
         cursor.feed(Outcome(decode(told.totals), told.sites, told.dropped, told.ended))
         done.append(_round(asked, told.sites, told.dropped))
-    there = Attendance(engine, roster, log)
+
+    def keep(site: str, reply: bytes) -> None:
+        write_file(folder / "enrolled" / f"{site}.message", reply)
+
+    there = Attendance(engine, roster, log, keep)
     promise = thresholds(study)
     sums = SecureRounds(roster, promise, found.digest, run, there.exchange, refused=there.refused, attempts=history.attempts)
     try:

@@ -51,12 +51,17 @@ class SecureRounds:
         self.attempts = dict(attempts or {})
         self._prepared: KeyRound | None = None
 
-    def open(self, round: int, study: bytes, sites: Iterable[str]) -> dict[str, int]:
-        """Open the run of a signed study (its file's bytes) at these sites: site → the last round that it has followed."""
+    def open(
+        self, round: int, study: bytes, sites: Iterable[str], keep: Callable[[str, bytes], None] | None = None
+    ) -> dict[str, int]:
+        """Open the run of a signed study (its file's bytes) at these sites: site → the last round that it has followed. `keep`
+        is given each signed reply: in it a site names its own output checkers."""
         place, known = Place(self.study, self.run, round, 1), dict[str, int]()
 
         def heard(site: str, envelope: bytes) -> None:
             known[site] = opened(envelope, m.Opened, self.roster, place, site)[1].known
+            if keep is not None:
+                keep(site, envelope)
 
         self._trip(dict.fromkeys(sites, m.request(place, m.Open(study))), _first(heard), None)
         return known

@@ -16,9 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import fivefold
-from fivefold.auth.keys import new_key, read_key, write_key
+from fivefold.auth.keys import new_key, public_of, read_key, write_key
+from fivefold.coordinator import sealing
+from fivefold.coordinator.airlock import site_checkers
 from fivefold.coordinator.rounds import Engine, Progress, drive
 from fivefold.errors import RunFolderTaken
+from fivefold.governance.safe_outputs import checkers_of
 from fivefold.plugins import method
 from fivefold.protocol.encoding import digest
 from fivefold.protocol.results import Result
@@ -27,7 +30,7 @@ from fivefold.records.files import write_file
 from fivefold.records.provenance import AnalysisRecord, LeadRecord, RoundRecord, RunRecord, SiteRecord
 from fivefold.replay.cursor import Ended
 from fivefold.results.guarantee import promise_of, stated
-from fivefold.results.write import write_result
+from fivefold.results.write import json_of, write_result
 from fivefold.study.digest import SignedStudy
 
 STUDY_FILE = "study.signed.json"
@@ -40,12 +43,21 @@ class Run:
     folder: Path
     results: Mapping[str, Result | Ended]
     rounds: int
+    sealed: bool = False
 
 
 def run(
-    found: SignedStudy, engine: Engine, folder: Path, *, tell: Callable[[Progress], None], engine_name: str, resume: bool
+    found: SignedStudy,
+    engine: Engine,
+    folder: Path,
+    *,
+    tell: Callable[[Progress], None],
+    engine_name: str,
+    resume: bool,
+    sealed: bool = False,
 ) -> Run:
-    """Run a signed study over an engine into a folder.
+    """Run a signed study over an engine into a folder. `sealed`: journal and results are for the output checkers' eyes alone,
+    and neither tables nor figures nor a crate are written before a release.
 
     Raises `RunFolderTaken` for a folder in use, and whatever `drive` raises; then the folder can be resumed.
     """
@@ -59,18 +71,26 @@ def run(
                 )
             write_file(folder / STUDY_FILE, found.to_bytes())
             (folder / "coordinator.key").unlink(missing_ok=True)
-            write_key(folder / "coordinator.key", new_key())
-            write_file(folder / "run.id", secrets.token_hex(8).encode())
+            identity = secrets.token_hex(8)
+            if sealed:
+                sealing.begin(folder, identity, study)
+            else:
+                write_key(folder / "coordinator.key", new_key())
+            write_file(folder / "run.id", identity.encode())
         elif (folder / STUDY_FILE).read_bytes() != found.to_bytes():
             raise RunFolderTaken(f"{folder} holds the run of another study")
         identity = (folder / "run.id").read_text("ascii").strip()
-        with AuditLog(folder / "audit.jsonl", read_key(folder / "coordinator.key"), "coordinator") as log:
+        sealed = sealing.is_sealed(folder)
+        key = read_key(sealing.key_place(identity) if sealed else folder / "coordinator.key")
+        journal_key = sealing.journal_key(folder, key) if sealed else None
+        with AuditLog(folder / "audit.jsonl", key, "coordinator") as log:
             log.write("run resumed" if resume else "run begun", run=identity, study=found.digest, engine=engine_name)
-            cursor, rounds = drive(found, identity, engine, folder, log, tell)
+            cursor, rounds = drive(found, identity, engine, folder, log, tell, journal_key)
             told = stated(cursor.results, study.privacy.differential_privacy, len(rounds))
             results = {name: r for name, r in told.items() if isinstance(r, Result)}
             ended = {name: asdict(r) for name, r in cursor.results.items() if isinstance(r, Ended)}
-            log.write("results", analyses=list(results), ended={name: e["code"] for name, e in ended.items()})
+            how = sorted(ended) if sealed else {name: e["code"] for name, e in ended.items()}
+            log.write("results", analyses=list(results), ended=how)
             meta: dict[str, Any] = {
                 "title": study.title,
                 "digest": found.digest,
@@ -79,6 +99,12 @@ def run(
                 "rounds": len(rounds),
                 "run": {"id": identity, "engine": engine_name, "started": started, "ended": _now()},
             }
+            if sealed:
+                named = checkers_of(study, site_checkers(folder, found))
+                sealing.put(folder, json_of(results, meta), [public_of(key), *(bytes.fromhex(c.key) for c in named)])
+                sealing.tell(folder, study, identity, rounds, {name: name in results for name in cursor.results})
+                log.closed(run=identity)
+                return Run(folder, cursor.results, len(rounds), sealed=True)
             written = write_result(folder, results, meta)
             _crate(found, folder, identity, engine_name, started, rounds, written, list(cursor.results))
             log.closed(run=identity)

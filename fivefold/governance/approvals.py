@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-from fivefold.auth.keys import public_of
+from fivefold.auth.keys import public_from_hex, public_of
 from fivefold.errors import FivefoldError, NotApproved, StatementInvalid
 from fivefold.governance.custody import Custody, custody_of
 from fivefold.governance.policy import Choice, Decision, decide, expiry
@@ -42,6 +42,8 @@ class Approval:
     key: str
     at: str
     identity: str
+    checkers: tuple[tuple[str, str], ...] = ()
+    """The site's own output checkers (name, public key): nothing is released against their word."""
 
     def permits(self, need: str) -> bool:
         """Whether this site's own choice admits what a question needs (`site_totals`, `event_totals`)."""
@@ -67,6 +69,7 @@ def approve(
     site_totals: Choice | None = None,
     event_totals: Choice | None = None,
     expires: date | None = None,
+    checkers: Sequence[tuple[str, str]] = (),
     now: datetime | None = None,
 ) -> Approval:
     """Approve a study (its signature verified before) with a custodian's own key: all analyses, the policy's own choices and
@@ -109,6 +112,13 @@ def approve(
                 help="Change the policy first, and sign it.",
             )
         choices[need] = choice or admitted
+    for name, checker in checkers:
+        public_from_hex(checker)
+        if checker in {study.lead.public_key, custody.node, *(s.public_key for s in study.sites)}:
+            raise NotApproved(
+                f"{name} cannot check outputs: the key is the lead's or a node's", rule="operator_cannot_check",
+                help="Name another person, with a key of their own.",
+            )  # fmt: skip
     facts = {
         "site": policy.site,
         "asset": policy.asset,
@@ -120,6 +130,7 @@ def approve(
         **choices,
         "expires": last.isoformat(),
         "custodian": who.name,
+        "checkers": [list(c) for c in checkers],
         "at": now.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
     }
     return _approval(write(_chain(folder, study_digest), "approval", facts, private))
@@ -234,6 +245,7 @@ def _approval(statement: Statement) -> Approval:
             key=statement.signers[0],
             at=str(facts["at"]),
             identity=statement.digest,
+            checkers=tuple((str(name), str(checker)) for name, checker in facts.get("checkers", ())),
         )
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise _altered() from error

@@ -13,7 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fivefold.errors import JournalProblem, StorageFull
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+from fivefold.errors import JournalProblem, SealBroken, StorageFull
 from fivefold.protocol.encoding import decode, encode
 
 HEAD = 8 + 32
@@ -22,11 +25,12 @@ HEAD = 8 + 32
 class Journal:
     """`append` returns only when the record is on disk. One writer at a time (the run's lock sees to that).
 
-    `start`: the end of a record up to which the caller has read already, so that a long journal opens at once.
+    `start`: the end of a record up to which the caller has read already, so that a long journal opens at once. `key` (32
+    bytes): each record's bytes are sealed (ChaCha20-Poly1305), bound to their place in the file.
     """
 
-    def __init__(self, path: Path, start: int = 0) -> None:
-        self.path = path
+    def __init__(self, path: Path, start: int = 0, key: bytes | None = None) -> None:
+        self.path, self._key = path, key
         path.parent.mkdir(parents=True, exist_ok=True)
         end = start + sum(HEAD + length for length, _ in _records(path, start)) if path.exists() else 0
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -34,7 +38,7 @@ class Journal:
         self._end = end
 
     def append(self, record: Any) -> None:
-        body = encode(record)
+        body = encode(record) if self._key is None else _sealed(self._key, encode(record), self._end)
         data = len(body).to_bytes(8, "big") + hashlib.sha256(body).digest() + body
         try:
             view = memoryview(data)
@@ -56,11 +60,26 @@ class Journal:
             self._file = -1
 
 
-def read(path: Path) -> Iterator[Any]:
-    """The records in order."""
-    if path.exists():
-        for _, body in _records(path):
-            yield decode(body)
+def read(path: Path, key: bytes | None = None) -> Iterator[Any]:
+    """The records in order. Raises `SealBroken` where the key does not open one."""
+    at = 0
+    for length, body in _records(path) if path.exists() else ():
+        yield decode(body if key is None else _unsealed(key, body, at))
+        at += HEAD + length
+
+
+def _sealed(key: bytes, body: bytes, place: int) -> bytes:
+    nonce = os.urandom(12)
+    return nonce + ChaCha20Poly1305(key).encrypt(nonce, body, place.to_bytes(8, "big"))
+
+
+def _unsealed(key: bytes, body: bytes, place: int) -> bytes:
+    try:
+        return ChaCha20Poly1305(key).decrypt(body[:12], body[12:], place.to_bytes(8, "big"))
+    except (InvalidTag, ValueError) as error:
+        raise SealBroken(
+            "a record of the sealed journal cannot be opened", help="Restore the run folder from a copy."
+        ) from error
 
 
 def read_after(path: Path, start: int = 0) -> Iterator[tuple[int, bytes, Any]]:

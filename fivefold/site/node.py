@@ -114,7 +114,9 @@ class Node:
     # ---- trips: an audit entry is durable before anything is signed or sent --------------------------------------------
     def _opened(self, session: Session, asked: Envelope) -> bytes:
         self._note(session, asked.kind, asked.place)
-        return m.reply(signed(self._key, asked.place, self.me, m.Opened(session.known, encode(()))).encode())
+        return m.reply(
+            signed(self._key, asked.place, self.me, m.Opened(session.known, encode(self._checkers(session)))).encode()
+        )
 
     def _enrol(self, session: Session, asked: Envelope) -> bytes:
         self._note(session, asked.kind, asked.place)
@@ -248,6 +250,11 @@ class Node:
             self._feed(session, Outcome(record["totals"], record["sites"], record["dropped"], record["ended"]))
         self._sessions[run] = session
         return session
+
+    def _checkers(self, session: Session) -> tuple[dict[str, str], ...]:
+        """The site's own output checkers, as its custodian named them when approving."""
+        approval = self.folder.approval(session.digest, self.now(), study=session.study)
+        return tuple({"name": name, "organisation": self.me, "key": key} for name, key in approval.checkers)
 
     def _session(self, asked: Envelope) -> Session:
         session = self._sessions.get(asked.place.run)
