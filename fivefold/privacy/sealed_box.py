@@ -93,8 +93,15 @@ def _read(box: bytes) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     try:
         parts = decode(box)
         head = decode(bytes(parts["head"]))
-        if head["format"] != FORMAT or set(parts) != {"head", "nonce", "body"} or not isinstance(head["keys"], Mapping):
+        shaped = set(parts) == {"head", "nonce", "body"} and set(head) == {"format", "purpose", "ephemeral", "keys"}
+        if not shaped or head["format"] != FORMAT or not all(map(_is_bytes, (*head["keys"].values(), head["ephemeral"]))):
             raise ValueError("form")
-    except (MessageMalformed, ValueError, KeyError, TypeError) as error:
+        if not _is_bytes(parts["nonce"]) or not _is_bytes(parts["body"]):
+            raise ValueError("form")
+    except (MessageMalformed, ValueError, KeyError, TypeError, AttributeError) as error:
         raise MessageMalformed("this is not a sealed box", help="Name a file that `fivefold run --sealed` wrote.") from error
     return parts, head
+
+
+def _is_bytes(value: object) -> bool:
+    return isinstance(value, (bytes, bytearray, memoryview))

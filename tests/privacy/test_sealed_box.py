@@ -48,7 +48,7 @@ def test_every_changed_byte_is_found(place: int, change: int) -> None:
 @settings(max_examples=30, deadline=None)
 @given(st.binary(min_size=32, max_size=32))
 def test_the_two_forms_of_a_key_belong_together(seed: bytes) -> None:
-    """The X25519 public key from the Ed25519 public key is that of the private key from the Ed25519 seed (RFC 7748, RFC 8032)."""
+    """The X25519 public key from the Ed25519 one is that of the private key from the Ed25519 seed (RFC 7748, RFC 8032)."""
     import hashlib
 
     own = X25519PrivateKey.from_private_bytes(hashlib.sha512(seed).digest()[:32])
