@@ -66,10 +66,8 @@ def put(folder: Path, result: bytes, keys: Sequence[bytes]) -> None:
     write_file(folder / SEALED, seal(held, keys, PURPOSE))
 
 
-def tell(folder: Path, study: Study, run: str, rounds: Sequence[Mapping[str, Any]], done: Mapping[str, bool]) -> None:
+def tell(folder: Path, run: str, rounds: Sequence[Mapping[str, Any]], done: Mapping[str, bool], spent: str) -> None:
     """Write `status.json`: all that may be seen before a release."""
-    noise = study.privacy.differential_privacy
-    spent = "exact sums: no budget is charged" if noise is None else f"at most {noise.epsilon:g} (delta {noise.delta:g})"
     answered = list(rounds[-1]["answered"]) if rounds else []
     value = {"run": run, "rounds": len(rounds), "sites": answered, "converged": dict(done), "privacy_spent": spent}
     write_file(folder / "status.json", json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n")

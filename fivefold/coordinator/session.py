@@ -102,7 +102,8 @@ def run(
             if sealed:
                 named = checkers_of(study, site_checkers(folder, found))
                 sealing.put(folder, json_of(results, meta), [public_of(key), *(bytes.fromhex(c.key) for c in named)])
-                sealing.tell(folder, study, identity, rounds, {name: name in results for name in cursor.results})
+                spent = promise_of(study.privacy.differential_privacy, len(rounds)) or "exact sums: no budget is charged"
+                sealing.tell(folder, identity, rounds, {name: name in results for name in cursor.results}, spent)
                 log.closed(run=identity)
                 return Run(folder, cursor.results, len(rounds), sealed=True)
             written = write_result(folder, results, meta)

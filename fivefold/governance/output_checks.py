@@ -61,10 +61,11 @@ def propose(
     large: list[CountTable] = []
     reports = []
     levels = levels_of(study)
+    noisy = study.privacy.differential_privacy is not None
     for number, (name, result) in enumerate(results.items()):
         analysis = by_name[name]
         it = shaped(study, analysis, result, form, rules.threshold)
-        tells = told(study, analysis, it, base)
+        tells = Told((), {}, True) if noisy else told(study, analysis, it, base)
         if form != "as_is" and not judge([*before, *counts, *tells.counts], levels, rules.threshold).permitted:
             bare = without_counts(it)
             less = told(study, analysis, bare, base)
@@ -186,9 +187,19 @@ def _together(
     rules: Rules,
     objections: int | None,
 ) -> Iterator[Finding]:
+    if study.privacy.differential_privacy is not None:
+        yield Finding(
+            "differencing", "pass", "differencing: every answer has noise; differential privacy holds for all together"
+        )
+        yield from _sites(objections)
+        return
     verdict = judge([*before, *counts], levels_of(study), rules.threshold, large)
     words = f"differencing: {verdict.why or 'no sum or difference of what is released tells a few persons apart'}"
     yield Finding("differencing", "pass" if verdict.permitted else "fail", words, binding=True)
+    yield from _sites(objections)
+
+
+def _sites(objections: int | None) -> Iterator[Finding]:
     if objections is None:
         yield Finding("nk-rule, p-ratio", "review", "nk-rule, p-ratio: the sites have not been asked")
     elif objections:
