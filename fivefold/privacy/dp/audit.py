@@ -3,7 +3,8 @@
 Somebody runs a mechanism many times with a canary and many times without, and guesses each time which it was. Under (ε, δ)-
 differential privacy both P(hit | there) ≤ e^ε·P(hit | not there) + δ and its mirror image hold. Exact confidence bounds on the
 two rates (Clopper & Pearson, 1934) turn the counts into an ε that the mechanism cannot be below (Jagielski, Ullman & Oprea,
-2020, "Auditing differentially private machine learning"). A bound above the promise disproves the promise; one below proves nothing.
+2020, "Auditing differentially private machine learning"). A bound above the promise disproves the promise; one below proves
+nothing.
 """
 
 from __future__ import annotations
