@@ -2,7 +2,7 @@
 
 A logistic regression on 800 random features of scikit-learn's digits (odd or even), 15 % of the labels wrong so that a model
 can only fit them by heart, trained on 600 persons at three sites. The attack (Yeom et al., 2018, "Privacy risk in machine
-learning") takes a person with a small loss for a member; its power is the area under its ROC curve, and 0.5 is chance. Protected,
+learning") takes a person with a small loss for a member; its power is the area under its ROC curve; 0.5 is chance. Protected,
 each person's gradient is clipped, and the sum of a round takes the sites' shares of the discrete Gaussian, as at the gate.
 """
 
