@@ -1,25 +1,121 @@
-"""`fivefold crate`: look into the research package of a run, and validate it."""
+"""`fivefold crate`: pack a run as a research package, look into it, validate it, reproduce it, publish it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-app = typer.Typer(help="Look into the research package of a run.", no_args_is_help=True, add_completion=False)
+if TYPE_CHECKING:
+    from fivefold.study.digest import SignedStudy
 
-RunFolder = Annotated[Path, typer.Argument(help="The run folder.", metavar="DIR", show_default=False)]
+app = typer.Typer(
+    help="Pack a run as a research package (crate); look into it, validate, reproduce, publish.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+
+RunFolder = Annotated[Path, typer.Argument(help="The run folder.", metavar="RUN", show_default=False)]
+CratePath = Annotated[Path, typer.Argument(help="A packed crate, or a run folder.", metavar="CRATE", show_default=False)]
+KeyFile = Annotated[Path | None, typer.Option("--key", metavar="FILE", help="Key that signs; RUN/coordinator.key by default.")]
+
+
+class Journal(StrEnum):
+    sealed = "sealed"
+    open = "open"
+    none = "none"
+
+
+@app.command()
+def build(
+    run: RunFolder,
+    out: Annotated[Path | None, typer.Option(help="The package's folder; RUN-crate beside the run by default.")] = None,
+    evidence: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="What a site handed over (`site evidence`); once a site.")
+    ] = None,
+    sites: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Site folders of a run on one machine: their evidence is fetched here.")
+    ] = None,
+    key: KeyFile = None,
+    journal: Annotated[
+        Journal, typer.Option(help="The aggregates, for a replay: sealed to the coordinator, open (public records), or none.")
+    ] = Journal.sealed,
+    as_zip: Annotated[bool, typer.Option("--zip", help="Write CRATE.zip, too.")] = False,
+) -> None:
+    """Pack a finished run: a Five Safes crate around the run's own, as a signed BagIt bag."""
+    from fivefold.coordinator import package
+    from fivefold.records.bag import zip_bag
+    from fivefold.site.folder import read_private
+    from fivefold.study.digest import load_signed
+
+    found = load_signed(run / package.STUDY_FILE)
+    said = [path.read_bytes() for path in evidence or ()] or _fetched(sites or run.absolute().parents[1] / "sites", found)
+    own = read_private(run / "coordinator.key")
+    target = out or run.absolute().with_name(f"{run.absolute().name}-crate")
+    package.build(
+        run,
+        target,
+        said,
+        read_private(key) if key else own,
+        role="lead" if key else "coordinator",
+        journal=journal.value,
+        coordinator=own,
+    )
+    typer.echo(f"✓ packed {run} into {target}: {len(said)} sign-offs, journal {journal.value}, signed")
+    if as_zip:
+        typer.echo(f"✓ wrote {zip_bag(target, target.with_name(target.name + '.zip'))}")
+    typer.echo(f"Next: fivefold crate validate {target}")
+
+
+def _fetched(sites: Path, found: SignedStudy) -> list[bytes]:
+    """The evidence of site folders on this machine: of a rehearsal, where one hand holds all of them."""
+    from fivefold.errors import CrateInvalid
+    from fivefold.site.evidence import evidence_of
+    from fivefold.site.folder import opened
+
+    here = [sites / s.name for s in found.study.sites if (sites / s.name / "site.yaml").is_file()]
+    if not here:
+        raise CrateInvalid(
+            f"there is no evidence, and no site folder in {sites}",
+            help="Ask each site for `fivefold site evidence STUDY` and name its file with --evidence.",
+        )
+    return [evidence_of(opened(path), found) for path in here]
 
 
 @app.command()
 def validate(
-    folder: RunFolder,
-    recommended: Annotated[bool, typer.Option("--recommended", help="Check what the profile recommends, too.")] = False,
+    folder: CratePath,
+    recommended: Annotated[bool, typer.Option("--recommended", help="Check what the profiles recommend, too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Compare every file with its digest, and the crate with its profile (rocrate-validator, offline). Exit code 56 if not."""
+    """Check every file, signature and sign-off, and the profiles (base, run, Five Safes), offline. Exit code 56 if not."""
+    from fivefold.coordinator.package_check import is_package
+
+    (_validate_package if is_package(folder) else _validate_run)(folder, recommended, as_json)
+
+
+def _validate_package(folder: Path, recommended: bool, as_json: bool) -> None:
+    from fivefold.coordinator.package_check import check
+    from fivefold.errors import CrateInvalid
+
+    findings = check(folder, recommended=recommended)
+    faults = [fault for one in findings for fault in one.faults]
+    if as_json and not faults:
+        import json
+
+        typer.echo(json.dumps([{"found": f.words, "checked": f.checked} for f in findings], ensure_ascii=False))
+    elif not as_json:
+        for one in findings:
+            if not one.faults:
+                typer.echo(f"{'✓' if one.checked else ' '} {one.words}")
+    if faults:
+        raise CrateInvalid(_few(faults), help="Take the package from a copy, or pack the run again.")
+
+
+def _validate_run(folder: Path, recommended: bool, as_json: bool) -> None:
     from fivefold.errors import CrateInvalid
     from fivefold.records.validation import changed_files, profile_faults, validator
 
@@ -32,8 +128,7 @@ def validate(
 
         typer.echo(json.dumps({"files": "unchanged", "profile": "accepted" if command else "not checked"}))
     if faults:
-        more = f" and {len(faults) - 10} more" if len(faults) > 10 else ""
-        raise CrateInvalid("; ".join(faults[:10]) + more, help="Take the files from a copy, or run the study again.")
+        raise CrateInvalid(_few(faults), help="Take the files from a copy, or run the study again.")
     if as_json:
         return
     typer.echo(f"✓ every file of {folder} is as the crate describes it")
@@ -45,23 +140,39 @@ def validate(
     typer.echo("  Make its environment with `sh tools/make_crate_env.sh`, or name the command in FIVEFOLD_ROCRATE_VALIDATOR.")
 
 
+def _few(faults: list[str]) -> str:
+    return "; ".join(faults[:10]) + (f" and {len(faults) - 10} more" if len(faults) > 10 else "")
+
+
 @app.command()
-def show(folder: RunFolder) -> None:
-    """Print what a crate tells: the question, who asked, each site, each analysis, the files."""
+def show(folder: CratePath) -> None:
+    """Print the story: the question, who asked, who signed off, each site, each analysis, the files."""
     from rich.console import Console
     from rich.text import Text
 
+    from fivefold.coordinator.package_check import is_package
+    from fivefold.records.bag import payload_of
     from fivefold.records.validation import read_crate
 
-    crate = read_crate(folder)
-    root = crate.get("./", {})
     console = Console(highlight=False, soft_wrap=True)
+    inside = payload_of(folder)
+    if is_package(folder):
+        outer = read_crate(inside)
+        inside = inside / "run"
+    crate = read_crate(inside)
+    root = crate.get("./", {})
     console.print(Text(str(root.get("name", "")), "bold"))
     console.print(Text(str(crate.get(_id(root.get("mainEntity")), {}).get("description", ""))))
     author = crate.get(_id(root.get("author")), {})
     run = crate.get("#run", {})
     console.print(Text(f"asked by {author.get('name', '')}; {run.get('description', '')}", "dim"))
-    console.print(Text(f"licence {_id(root.get('license'))}; preview {folder / 'ro-crate-preview.html'}", "dim"))
+    page = payload_of(folder) / "ro-crate-preview.html"
+    console.print(Text(f"licence {_id(root.get('license'))}; preview {page}", "dim"))
+    if is_package(folder):
+        console.print(Text("\nThe Five Safes, phase by phase", "bold"))
+        for entity in outer.values():
+            if entity.get("@type") in ("AssessAction", "UpdateAction"):
+                console.print(_line({"description": _when(entity)} | dict(entity)))
     for heading, prefix in (("Sites", "#answers-"), ("Analyses", "#analysis-")):
         console.print(Text(f"\n{heading}", "bold"))
         for name, entity in crate.items():
@@ -77,9 +188,14 @@ def show(folder: RunFolder) -> None:
 def _line(entity: Mapping[str, Any]) -> Any:
     from rich.text import Text
 
-    done = str(entity.get("actionStatus", "")).endswith("CompletedActionStatus")
-    mark = ("✓ ", "green") if done else ("✗ ", "red")
+    state = str(entity.get("actionStatus", ""))
+    waiting = state.endswith(("PotentialActionStatus", "ActiveActionStatus"))
+    mark = ("… ", "yellow") if waiting else ("✓ ", "green") if state.endswith("CompletedActionStatus") else ("✗ ", "red")
     return Text.assemble("  ", mark, str(entity.get("name", "")), (f"  {entity.get('description', '')}", "dim"))
+
+
+def _when(entity: Mapping[str, Any]) -> str:
+    return str(entity.get("endTime", ""))[:10]
 
 
 def _id(reference: Any) -> str:

@@ -31,7 +31,7 @@ NOUNS = {
     "outputs": "The airlock: ask for outputs, check them, release them.",
     "export": "Write a study for another platform to carry.",
     "audit": "Verify an audit log.",
-    "crate": "Look into the research package of a run.",
+    "crate": "Pack a run as a research package; validate, reproduce, publish it.",
 }
 """Every noun, in the order of the page; `fivefold.cli.NOUN` exposes `app` (a typer.Typer) or `command` (a click command)."""
 

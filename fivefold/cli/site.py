@@ -234,6 +234,23 @@ def prepare(
 
 
 @app.command()
+def evidence(
+    study: StudyFile,
+    site: Where = HERE,
+    out: Annotated[Path | None, typer.Option(help="Where to write it; SITE.evidence.json by default.", metavar="FILE")] = None,
+) -> None:
+    """Hand over what a research package tells of this site: approvals, keyed digest of the data, head of the log; signed."""
+    from fivefold.governance.statements import store
+    from fivefold.site.evidence import evidence_of
+    from fivefold.study.digest import load_signed
+
+    folder = _opened(site)
+    target = out or Path(f"{folder.name()}.evidence.json")
+    store(target, evidence_of(folder, load_signed(study)), mode=0o644)
+    typer.echo(f"wrote {target}: send it to whoever packs the run; it holds no value, no count and no path")
+
+
+@app.command()
 def close(study: StudyFile, site: Where = HERE, reason: Annotated[str, typer.Option(help="Why.")] = "the study ended") -> None:
     """End a study here: its snapshot is destroyed, and the log says so."""
     from fivefold.site.preparation import close as end

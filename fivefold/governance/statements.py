@@ -38,12 +38,23 @@ def write(chain: Path, kind: str, facts: Mapping[str, Any], *privates: bytes) ->
     Raises `StorageFull`, and `StatementInvalid` if the chain behind it is broken.
     """
     before = read_chain(chain)
-    body = {"kind": kind, "facts": dict(facts) | {"number": len(before) + 1, "previous": before[-1].digest if before else ""}}
-    message = _canonical(body)
-    signatures = [{"key": keys.public_of(p).hex(), "signature": keys.sign(p, message, _purpose(kind)).hex()} for p in privates]
-    raw = json.dumps(body | {"signatures": signatures}, indent=2, ensure_ascii=False).encode() + b"\n"
+    placed = dict(facts) | {"number": len(before) + 1, "previous": before[-1].digest if before else ""}
+    raw = signed(kind, placed, *privates)
     store(chain / f"{len(before) + 1:04d}-{kind}.json", raw)
     return _parse(raw, kind)
+
+
+def signed(kind: str, facts: Mapping[str, Any], *privates: bytes) -> bytes:
+    """A statement as the bytes of its file, signed by each private key; it belongs to no chain yet."""
+    body = {"kind": kind, "facts": dict(facts)}
+    message = _canonical(body)
+    signatures = [{"key": keys.public_of(p).hex(), "signature": keys.sign(p, message, _purpose(kind)).hex()} for p in privates]
+    return json.dumps(body | {"signatures": signatures}, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def read_statement(raw: bytes, name: str) -> Statement:
+    """The statement in a file's bytes, every signature verified. Raises `StatementInvalid`."""
+    return _parse(raw, name)
 
 
 def read_chain(chain: Path) -> tuple[Statement, ...]:

@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import quote
 
 from fivefold.errors import CrateInvalid
+from fivefold.records import workflow_description as cwl
 from fivefold.records.files import write_file
 from fivefold.records.preview import preview
 from fivefold.records.provenance import AnalysisRecord, RunRecord, SiteRecord
@@ -39,6 +40,7 @@ STATUS = {
     "stopped": "http://schema.org/FailedActionStatus",
 }
 FORMATS = {
+    ".cwl": "application/cwl",
     ".csv": "text/csv",
     ".html": "text/html",
     ".json": "application/json",
@@ -70,6 +72,7 @@ def write_crate(folder: str | Path, record: RunRecord) -> None:
         raise CrateInvalid(
             f"the run folder does not hold the study file {record.study_file}", help="Copy the study file into it."
         )
+    write_file(folder / cwl.FILE, cwl.workflow_of(record.title))
     metadata = json.dumps(crate_of(folder, record), indent=2, ensure_ascii=False).encode() + b"\n"
     page = preview(folder, record).encode()
     for place in {str(folder.absolute()), str(folder.resolve())}:
@@ -85,15 +88,18 @@ def crate_of(folder: Path, record: RunRecord) -> dict[str, Any]:
 
     crate = ROCrate(version=VERSION)
     crate.metadata.extra_contexts.append(TERMS)
-    crate.metadata["conformsTo"] = _refs([f"https://w3id.org/ro/crate/{VERSION}", WORKFLOW_CRATE])
+    crate.metadata["conformsTo"] = refs([f"https://w3id.org/ro/crate/{VERSION}", WORKFLOW_CRATE])
     files = list(_files(folder, record))
     for path in FOLDERS:
         inside = [f for f in files if f.startswith(path)]
         if inside:
             name, words = FOLDERS[path]
-            crate.add_dataset(dest_path=path, properties={"name": name, "description": words, "hasPart": _refs(inside)})
+            crate.add_dataset(dest_path=path, properties={"name": name, "description": words, "hasPart": refs(inside)})
     for path in files:
         crate.add_file(dest_path=path, properties=_file(folder, path, record))
+    if cwl.FILE in files:
+        description = _description(record)
+        crate.update_jsonld({"@id": cwl.FILE} | description).properties()["@type"] = description["@type"]
     workflow = _workflow(record, files)
     crate.update_jsonld({"@id": _main(record)} | workflow).properties()["@type"] = workflow["@type"]
     for entity in _context(record, files):
@@ -111,9 +117,9 @@ def _root(record: RunRecord) -> Entity:
         "license": {"@id": _licence(record)["@id"]},
         "author": {"@id": _lead_id(record)},
         "publisher": {"@id": "#lead-organisation"},
-        "conformsTo": _refs(PROFILES),
+        "conformsTo": refs(PROFILES),
         "mainEntity": {"@id": _main(record)},
-        "mentions": _refs(["#run", *(_site_action(s) for s in record.sites), *(_analysis_action(a) for a in record.analyses)]),
+        "mentions": refs(["#run", *(_site_action(s) for s in record.sites), *(_analysis_action(a) for a in record.analyses)]),
     }
 
 
@@ -127,10 +133,19 @@ def _workflow(record: RunRecord, files: list[str]) -> Entity:
         "version": record.study_digest[:12],
         "identifier": f"sha256:{record.study_digest}",
         "programmingLanguage": {"@id": "#study-language"},
-        "hasPart": _refs(tools),
-        "step": _refs(["#step-sites", *(_step(a) for a in record.analyses)]),
-        "input": _refs(f"#parameter-{name}" for name in _settings(record)),
-        "output": _refs(f"#parameter-{_slug(path)}" for path in _outputs(files)),
+        "hasPart": refs(tools),
+        "step": refs(["#step-sites", *(_step(a) for a in record.analyses)]),
+        "input": refs(f"#parameter-{name}" for name in _settings(record)),
+        "output": refs(f"#parameter-{slug(path)}" for path in _outputs(files)),
+    } | ({"subjectOf": {"@id": cwl.FILE}} if cwl.FILE in files else {})
+
+
+def _description(record: RunRecord) -> Entity:
+    return {
+        "@type": ["File", "SoftwareSourceCode", "HowTo"],
+        "name": "The run over site folders on one machine, in CWL",
+        "version": record.software["fivefold"],
+        "programmingLanguage": {"@id": cwl.LANGUAGE},
     }
 
 
@@ -155,6 +170,16 @@ def _context(record: RunRecord, files: list[str]) -> Iterator[Entity]:
         "name": "Fivefold study file",
         "version": record.software["fivefold"],
     }
+    if cwl.FILE in files:
+        yield {
+            "@id": cwl.LANGUAGE,
+            "@type": "ComputerLanguage",
+            "name": "Common Workflow Language",
+            "alternateName": "CWL",
+            "identifier": "https://w3id.org/cwl/v1.2/",
+            "url": "https://www.commonwl.org/",
+            "version": "1.2",
+        }
     yield from _tools(record)
     yield from _parameters(record, files)
     yield from _steps(record)
@@ -164,14 +189,14 @@ def _context(record: RunRecord, files: list[str]) -> Iterator[Entity]:
 def _tools(record: RunRecord) -> Iterator[Entity]:
     own = record.software["fivefold"]
     yield _software("#engine", f"Fivefold, engine {record.engine}", own) | {
-        "softwareRequirements": _refs(f"#software-{_slug(name)}" for name in record.software),
+        "softwareRequirements": refs(f"#software-{slug(name)}" for name in record.software),
         "description": "Carries the questions to the sites and masked answers back; it sees no site's answer.",
     }
     yield _software("#site-node", "Fivefold site node", own) | {
         "description": "Checks signature, approval and policy, derives the question itself, sums beside the rows, masks."
     }
     for name, version in record.software.items():
-        yield _software(f"#software-{_slug(name)}", name, version)
+        yield _software(f"#software-{slug(name)}", name, version)
     seen: set[str] = set()
     for analysis in record.analyses:
         if _method(analysis) not in seen:
@@ -190,7 +215,7 @@ def _parameters(record: RunRecord, files: list[str]) -> Iterator[Entity]:
     for path in _outputs(files):
         kind = "Dataset" if path.endswith("/") else "File"
         yield {
-            "@id": f"#parameter-{_slug(path)}",
+            "@id": f"#parameter-{slug(path)}",
             "@type": "FormalParameter",
             "name": path.rstrip("/"),
             "additionalType": kind,
@@ -222,12 +247,12 @@ def _actions(record: RunRecord, files: list[str]) -> Iterator[Entity]:
     results = [path for path in files if path != record.study_file]
     yield _action("#run", record, f"Run of the study: {record.title}", _main(record), _lead_id(record), record.status) | {
         "description": _sentence(record),
-        "object": _refs(inputs),
-        "result": _refs(results),
+        "object": refs(inputs),
+        "result": refs(results),
     }
     for site in record.sites:
         answered, dropped = record.rounds_of(site.name)
-        took_part = f"#rounds-{_slug(site.name)}"
+        took_part = f"#rounds-{slug(site.name)}"
         status = "completed" if answered else "failed"
         words = f"Answered in {answered} rounds and dropped in {dropped}. Its rows stayed with it; masked sums left."
         yield _action(_site_action(site), record, f"{_named(site)} answers", "#site-node", _site_id(site), status) | {
@@ -246,9 +271,9 @@ def _actions(record: RunRecord, files: list[str]) -> Iterator[Entity]:
             )
             | {
                 "description": f"{len(analysis.rounds)} rounds of {analysis.method}, from totals over the sites alone.",
-                "object": _refs([_main(record), *asked]),
+                "object": refs([_main(record), *asked]),
             }
-            | ({"result": _refs(analysis.files)} if analysis.files else {})
+            | ({"result": refs(analysis.files)} if analysis.files else {})
         )
         for one, name in zip(analysis.rounds, asked, strict=True):
             yield {
@@ -273,7 +298,7 @@ def _actions(record: RunRecord, files: list[str]) -> Iterator[Entity]:
         "name": f"Orchestration of the run by the {record.engine} engine",
         "agent": {"@id": "#lead-organisation"},
         "instrument": {"@id": "#engine"},
-        "object": _refs(f"#control-{action[1:]}" for action, _ in controls),
+        "object": refs(f"#control-{action[1:]}" for action, _ in controls),
         "result": {"@id": "#run"},
         "startTime": _time(record.started),
         "endTime": _time(record.ended),
@@ -308,14 +333,14 @@ def _settings(record: RunRecord) -> dict[str, tuple[str, Any]]:
     if record.purpose:
         given["purpose"] = ("purpose", record.purpose)
     for name, value in record.privacy.items():
-        given[f"privacy-{_slug(name)}"] = (f"privacy: {name.replace('_', ' ')}", "none" if value is None else value)
+        given[f"privacy-{slug(name)}"] = (f"privacy: {name.replace('_', ' ')}", "none" if value is None else value)
     return given
 
 
 def _files(folder: Path, record: RunRecord) -> Iterator[str]:
     """The study file and whatever of the results is there; never the journal, keys or state."""
     yield record.study_file
-    wanted = ["result.json", "tables/*.csv", "plots/*.svg", "plots/*.png", *GROWING]
+    wanted = ["result.json", cwl.FILE, "tables/*.csv", "plots/*.svg", "plots/*.png", *GROWING]
     found = {path.relative_to(folder).as_posix() for pattern in wanted for path in folder.glob(pattern) if path.is_file()}
     yield from sorted(found - {record.study_file})
 
@@ -323,7 +348,7 @@ def _files(folder: Path, record: RunRecord) -> Iterator[str]:
 def _file(folder: Path, path: str, record: RunRecord) -> Entity:
     about: Entity = {"name": path, "encodingFormat": FORMATS.get(Path(path).suffix, "application/octet-stream")}
     if path in _outputs([path]):
-        about["exampleOfWork"] = {"@id": f"#parameter-{_slug(path)}"}
+        about["exampleOfWork"] = {"@id": f"#parameter-{slug(path)}"}
     if path in GROWING:  # it grows after the crate is written, so size and digest would be stale
         return about | {"description": GROWING[path]}
     data = (folder / path).read_bytes()
@@ -379,32 +404,32 @@ def _named(site: SiteRecord) -> str:
 
 
 def _site_id(site: SiteRecord) -> str:
-    return f"#site-{_slug(site.name)}"
+    return f"#site-{slug(site.name)}"
 
 
 def _site_action(site: SiteRecord) -> str:
-    return f"#answers-{_slug(site.name)}"
+    return f"#answers-{slug(site.name)}"
 
 
 def _analysis_action(analysis: AnalysisRecord) -> str:
-    return f"#analysis-{_slug(analysis.name)}"
+    return f"#analysis-{slug(analysis.name)}"
 
 
 def _step(analysis: AnalysisRecord) -> str:
-    return f"#step-{_slug(analysis.name)}-analysis"
+    return f"#step-{slug(analysis.name)}-analysis"
 
 
 def _method(analysis: AnalysisRecord) -> str:
-    return f"#method-{_slug(analysis.method)}"
+    return f"#method-{slug(analysis.method)}"
 
 
-def _slug(text: str) -> str:
+def slug(text: str) -> str:
     """A fragment for an identifier. Whatever would be lost is kept apart by a digest, so that two names never meet in one."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-")
     return plain if plain == text else f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def _refs(names: Iterable[str]) -> Any:
+def refs(names: Iterable[str]) -> Any:
     """References: a single one stands alone, as consumers of crates expect."""
     found: list[Mapping[str, str]] = [{"@id": name} for name in dict.fromkeys(names)]
     return found[0] if len(found) == 1 else found

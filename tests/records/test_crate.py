@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from package_values import package
 from run_values import KEY, run_folder, run_record
 
 from fivefold.errors import CrateInvalid
 from fivefold.records.audit import AuditLog
 from fivefold.records.crate import crate_of, write_crate
+from fivefold.records.five_safes_crate import crate_of as crate_of_package
 from fivefold.records.provenance import AnalysisRecord, LeadRecord, RunRecord, SiteRecord
 from fivefold.records.validation import CONTEXTS, changed_files, profile_faults, read_crate
 from fivefold.records.validation import validator as find_validator
@@ -338,8 +340,9 @@ def test_the_preview_of_a_failed_run_says_why(tmp_path: Path) -> None:
 
 
 # ---- the contexts --------------------------------------------------------------------------------------------------
-def contexts() -> dict[str, str]:
-    return {t: iri for path in CONTEXTS.glob("*.json") for t, iri in json.loads(path.read_bytes())["@context"].items()}
+def contexts(names: Sequence[str] = ("ro_crate_1_1", "workflow_run")) -> dict[str, str]:
+    paths = [CONTEXTS / f"{name}.json" for name in names]
+    return {t: iri for path in paths for t, iri in json.loads(path.read_bytes())["@context"].items()}
 
 
 def test_every_term_of_a_crate_is_in_the_contexts_that_are_shipped(crate: Path) -> None:
@@ -363,6 +366,19 @@ def test_the_shipped_terms_are_the_published_ones() -> None:
         "output": "https://bioschemas.org/ComputationalWorkflow#output",
         "sha256": "https://w3id.org/ro/terms/workflow-run#sha256",
     }
+
+
+def test_the_terms_of_ro_crate_1_2_are_the_published_ones_and_hold_all_that_a_package_uses() -> None:
+    from rocrate.vocabs import RO_CRATE
+
+    ours = contexts(["ro_crate_1_2"])
+    assert {term: iri for term, iri in ours.items() if RO_CRATE["@context"].get(term) != iri} == {
+        "FormalParameter": "https://bioschemas.org/FormalParameter"
+    }
+    used = set()
+    for entity in crate_of_package(package())["@graph"]:
+        used |= {key for key in entity if not key.startswith("@")} | set(types(entity))
+    assert used - set(ours) == set()
 
 
 # ---- where there is no validator -----------------------------------------------------------------------------------

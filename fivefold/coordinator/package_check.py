@@ -1,0 +1,121 @@
+"""Is a package what it says? Bag, signature, profile, sign-offs, nested run and log, each with a sentence."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from fivefold.auth.keys import fingerprint
+from fivefold.coordinator.package import STUDY_FILE, signers
+from fivefold.errors import CrateInvalid, FivefoldError, StatementInvalid
+from fivefold.governance.evidence import read_evidence
+from fivefold.records import audit
+from fivefold.records.bag import payload_of, signed_by
+from fivefold.records.crate_graph import Crate
+from fivefold.records.five_safes_record import SiteEvidence
+from fivefold.records.five_safes_rules import RULES, Level, broken
+from fivefold.records.validation import changed_files, profile_faults, read_crate, validator
+from fivefold.study.digest import SignedStudy, load_signed
+
+METADATA = "ro-crate-metadata.json"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at: what was found in a sentence, and the faults (none: it holds)."""
+
+    words: str
+    faults: tuple[str, ...] = ()
+    checked: bool = True
+
+
+def is_package(path: Path) -> bool:
+    """Whether a folder is a packed crate, and not a run folder."""
+    return (path / "bagit.txt").is_file()
+
+
+def check(path: Path, *, recommended: bool = False) -> list[Finding]:
+    """Every check of a packed crate in order. Raises `CrateInvalid` only where nothing can be read."""
+    crate = outer(path)
+    level: Level | None = None if recommended else "MUST"
+    rules = [r for r in RULES if level is None or r.level == level]
+    found = [
+        Finding(
+            f"Five Safes RO-Crate 0.4: {len(rules)} rules hold, every checksum among them",
+            tuple(broken(crate, level)),
+        )
+    ]
+    run = payload_of(path) / "run"
+    found.append(_signature(path, run))
+    found.append(Finding("every file of the nested run is as its own crate describes it", tuple(changed_files(run))))
+    found.append(_profiles(path, run))
+    found.append(_log(run))
+    found += _sign_offs(path)
+    return found
+
+
+def outer(path: Path) -> Crate:
+    """The outer crate of a package. Raises `CrateInvalid` if it is damaged."""
+    place = payload_of(path) / METADATA
+    read_crate(place.parent)
+    return Crate.of(json.loads(place.read_bytes()), path if is_package(path) else None)
+
+
+def study_of(path: Path) -> SignedStudy:
+    """The signed study in a package, digest and signature verified."""
+    return load_signed(payload_of(path) / "run" / STUDY_FILE)
+
+
+def evidence_in(path: Path) -> list[SiteEvidence]:
+    """What each site signed, verified against the study. Raises `StatementInvalid`, `CrateInvalid`."""
+    found = study_of(path)
+    places = sorted((payload_of(path) / "sign-offs").glob("*.json"))
+    said = [read_evidence(place.read_bytes(), found.study, found.digest) for place in places]
+    order = {s.name: i for i, s in enumerate(found.study.sites)}
+    return sorted(said, key=lambda s: order[s.site])
+
+
+def _signature(path: Path, run: Path) -> Finding:
+    try:
+        by = signed_by(path)
+        role = signers(run, load_signed(run / STUDY_FILE)).get(by.key.hex())
+    except FivefoldError as error:
+        return Finding("signature", (error.message,))
+    if role is None:
+        return Finding("signature", (f"the key {fingerprint(by.key)} that signed is neither the lead's nor the coordinator's",))
+    return Finding(f"signed by the {role}, key {fingerprint(by.key)}")
+
+
+def _profiles(path: Path, run: Path) -> Finding:
+    command = validator()
+    if command is None:
+        return Finding("rocrate-validator is not installed: base profile and nested run crate were not judged", checked=False)
+    try:
+        faults = profile_faults(payload_of(path), command, profile="ro-crate-1.2")
+        faults += [f"run/: {said}" for said in profile_faults(run, command)]
+    except CrateInvalid as error:
+        faults = [error.message]
+    return Finding("rocrate-validator accepts the crate (RO-Crate 1.2) and the nested Provenance Run Crate 0.5", tuple(faults))
+
+
+def _log(run: Path) -> Finding:
+    try:
+        report = audit.verify(run / "audit.jsonl")
+    except FivefoldError as error:
+        return Finding("audit log", (error.message,))
+    return Finding(f"the coordinator's log is whole: {report.entries} entries")
+
+
+def _sign_offs(path: Path) -> list[Finding]:
+    try:
+        said = evidence_in(path)
+        if not said:
+            raise StatementInvalid("the package holds no sign-off")
+    except FivefoldError as error:
+        return [Finding("sign-offs", (error.message,))]
+    lines = []
+    for one in said:
+        end = f", withdrawn on {one.withdrawn[:10]}" if one.withdrawn else ""
+        lines.append(Finding(f"{one.site}: approved by {one.custodian} on {one.approved[:10]}, until {one.expires}{end}"))
+    return lines
