@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import fivefold
+from fivefold.auth.keys import public_of
 from fivefold.errors import CrateInvalid
 from fivefold.governance.evidence import read_evidence
 from fivefold.records import audit, sealed_journal
@@ -37,13 +38,15 @@ def build(
     role: str = "coordinator",
     journal: Journal = "sealed",
     coordinator: bytes | None = None,
+    readers: Sequence[bytes] = (),
     disclosure: Disclosure = NOT_CHECKED,
     now: datetime | None = None,
 ) -> Path:
     """Pack a finished run into the folder `out`, which must not exist yet; the folder.
 
     `evidence`: what each site handed over (`fivefold site evidence`); every site whose answers are in a result must have done
-    so. `private` signs the bag, as `role`; `coordinator` (the run's own key) seals the journal.
+    so. `private` signs the bag, as `role`; the journal is sealed for
+    the `coordinator` (the run's own key), the study's output checkers and the `readers` (public keys).
 
     Raises `CrateInvalid` where a file of the run was changed, evidence is missing, or a rule of the profile would be broken;
     `AuditBroken`; `StatementInvalid` for evidence that does not verify.
@@ -64,9 +67,10 @@ def build(
                 place, data = sealed_journal.OPEN, sealed_journal.packed(aggregates)
                 package.others[place] = "The aggregates of every round, for a replay"
             else:
-                key = sealed_journal.journal_key(coordinator or private, package.run)
-                place, data = sealed_journal.SEALED, sealed_journal.sealed(aggregates, key)
-                package.others[place] = "The aggregates of every round, sealed, for a replay by the coordinator or an auditor"
+                checkers = [bytes.fromhex(c.public_key) for c in found.study.outputs.checkers]
+                recipients = [public_of(coordinator or private), *checkers, *readers]
+                place, data = sealed_journal.SEALED, sealed_journal.sealed(aggregates, recipients)
+                package.others[place] = "The aggregates of every round, sealed, for a replay by coordinator, checker or auditor"
             _put(partial / place, data)
         _put(partial / "ro-crate-preview.html", page(package).encode())
         metadata = crate_of(package)
