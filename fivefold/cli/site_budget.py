@@ -52,7 +52,8 @@ def _print(policy: Policy, book: Book, found: dict[str, Any]) -> None:
     from rich.markup import escape
     from rich.table import Table as Grid
 
-    from fivefold.site.budget_view import bar, down, meaning, up
+    from fivefold.privacy.dp.words import landmarks, meaning, up
+    from fivefold.site.budget_view import bar, down
 
     out = Console()
 
@@ -86,8 +87,8 @@ def _print(policy: Policy, book: Book, found: dict[str, Any]) -> None:
         say("nothing was charged yet\n")
     if found["exact"]:
         say("Exact sums have left this asset: no ε describes those; the figures count the noisy answers alone.")
+    say("What this means to somebody who sees all noisy answers, and guesses whether one person is among the data:")
     if found["spent"]:
-        say("Whoever sees all noisy answers, and guesses whether one person is among the data:")
-        say(f"  spent so far  {meaning(found['spent'])}")
-    for landmark in (1.0, 3.0, 10.0):
-        say(f"  for comparison  {meaning(landmark)}")
+        say(f"  so far, {meaning(found['spent'])}")
+    for line in landmarks():
+        say(f"  {line}")

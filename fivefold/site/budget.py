@@ -73,8 +73,18 @@ def ledger_of(state: Path, policy: Policy) -> Path:
     return books.place(state, policy.asset)
 
 
-def reserve(state: Path, policy: Policy, release: Release, events: Sequence[Event], audit: AuditLog) -> Receipt:
+def reserve(
+    state: Path,
+    policy: Policy,
+    release: Release,
+    events: Sequence[Event],
+    audit: AuditLog,
+    study_cap: tuple[float, float] | None = None,
+) -> Receipt:
     """Charge the asset for a release, before a byte of it leaves. On disk when this returns; never given back.
+
+    `study_cap`: the (ε, δ) that all answers of the release's study, over all its runs, may cost; asked within the same
+    transaction, so that two runs at once cannot pass it together (rule `study_epsilon`).
 
     Raises `BudgetSpent` where the release would pass the cap (its message names the largest spender and is for the site's own
     staff; what leaves is code and rule), `PolicyRefuses` where the policy forbids exact and noisy answers on one asset,
@@ -90,6 +100,7 @@ def reserve(state: Path, policy: Policy, release: Release, events: Sequence[Even
             return _receipt(policy, book, charged=False)
         new = books.entry(key, release.study, release.title, release.run, release.round, tuple(events))
         if not exact:
+            _within_study(book, new, study_cap)
             _affordable(policy, book, new, audit)
         after = books.written(book, new, audit, study=release.study, run=release.run, round=release.round)
         return _receipt(policy, after, charged=True)
@@ -147,6 +158,18 @@ def _unmixed(policy: Policy, book: Book, exact: bool) -> None:
             f"{FILE}, line {policy.line(rule)}, rule {rule}: the asset {policy.asset} gave {was} answers, so it gives no {now} "
             "ones",
             rule=rule,
+        )
+
+
+def _within_study(book: Book, new: books.Entry, cap: tuple[float, float] | None) -> None:
+    if cap is None:
+        return
+    epsilon, delta = cap
+    if epsilon_of(curve_of([*(e for e in book.entries if e.study == new.study), new]), delta) > epsilon:
+        raise BudgetSpent(
+            f"the study's answers, over all its runs, would cost more than its ε = {epsilon:g}",
+            rule="study_epsilon",
+            help="The study's ε is a promise to the persons in the data; another study needs another approval.",
         )
 
 

@@ -160,6 +160,8 @@ def written(book: Book, entry: Entry, audit: AuditLog, **facts: Any) -> Book:
     return after
 
 
+_WITNESSED: dict[tuple[Path, str], tuple[int, tuple[int, str] | None]] = {}
+"""How far this process has read an audit log for an asset's head, and the one it found there."""
 _KNOWN: dict[Path, Book] = {}
 """Ledgers as this process last read them, so that a long one is not read again for each charge."""
 
@@ -182,11 +184,18 @@ def compare(book: Book, witnessed: tuple[int, str] | None) -> None:
 
 
 def last_witnessed(log: Path, asset: str) -> tuple[int, str] | None:
-    """The newest head of an asset's ledger in an audit log: (number of entries, hash), or None. Read from the log's end."""
-    for entry in _backwards(log, b'"event":"%s"' % EVENT.encode()):
+    """The newest head of an asset's ledger in an audit log: (number of entries, hash), or None. Read from the log's end, and
+    what this process has read before is not read again."""
+    size = _end_of_lines(log)
+    end, found = _WITNESSED.get((log, asset), (0, None))
+    if size < end:
+        end, found = 0, None
+    for entry in _backwards(log, b'"event":"%s"' % EVENT.encode(), end, size):
         if entry.event == EVENT and entry.facts.get("asset") == asset:
-            return int(entry.facts["entries"]), str(entry.facts["head"])
-    return None
+            found = int(entry.facts["entries"]), str(entry.facts["head"])
+            break
+    _WITNESSED[log, asset] = (size, found)
+    return found
 
 
 def entry(key: str, study: str, title: str, run: str, round: int, events: tuple[Event, ...]) -> Entry:
@@ -215,23 +224,37 @@ def _entry_of(record: Mapping[str, Any]) -> Entry:
     return Entry(events=tuple(from_plain(e) for e in record["events"]), **values)
 
 
-def _backwards(log: Path, mark: bytes) -> Iterator[AuditEntry]:
-    """The entries of a log whose line holds the mark, newest first."""
+def _end_of_lines(log: Path) -> int:
+    """Where the last whole line ends, in bytes: another process may be writing the next one."""
     try:
         with log.open("rb") as file:
-            at, rest = file.seek(0, os.SEEK_END), b""
+            at = file.seek(0, os.SEEK_END)
             while at:
                 size = min(BLOCK, at)
                 at -= size
                 file.seek(at)
-                rest, *lines = (file.read(size) + rest).split(b"\n")
-                if not at:
-                    lines = [rest, *lines]
-                for line in reversed(lines):
-                    if mark in line:
-                        yield entry_of(line + b"\n", log.name, 0)
+                last = file.read(size).rfind(b"\n")
+                if last >= 0:
+                    return at + last + 1
     except FileNotFoundError:
-        return
+        pass
+    return 0
+
+
+def _backwards(log: Path, mark: bytes, start: int, end: int) -> Iterator[AuditEntry]:
+    """The entries of a log, between two ends of lines, whose line holds the mark; newest first."""
+    with log.open("rb") as file:
+        at, rest = end, b""
+        while at > start:
+            size = min(BLOCK, at - start)
+            at -= size
+            file.seek(at)
+            rest, *lines = (file.read(size) + rest).split(b"\n")
+            if at == start:
+                lines = [rest, *lines]
+            for line in reversed(lines):
+                if mark in line:
+                    yield entry_of(line + b"\n", log.name, 0)
 
 
 def _witness(book: Book, audit: AuditLog, **facts: Any) -> None:

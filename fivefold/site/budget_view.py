@@ -15,6 +15,7 @@ import numpy as np
 
 from fivefold.governance.policy import Policy
 from fivefold.privacy.dp.events import allowance, epsilon_of
+from fivefold.privacy.dp.words import up
 from fivefold.site.budget import by_study, curve_of, filter_order, spent
 from fivefold.site.budget_book import Book, Entry
 
@@ -56,21 +57,6 @@ def bar(share: float, width: int = BAR) -> str:
     """`██████░░░░` for a share of the budget; a share above nothing shows, and only a whole budget fills it."""
     full = min(width - (share < 1), max(math.floor(share * width), int(share > 0)))
     return "█" * full + "░" * (width - full)
-
-
-def meaning(epsilon: float) -> str:
-    """What an ε means: the most by which an even guess (there, or not there) can become certain, e^ε/(1 + e^ε)."""
-    sure = 100 / (1 + math.exp(-epsilon))
-    shown = f"at most {sure:.0f} %" if sure < 99 else f"at most {sure:.3f} %" if sure < 99.999 else "all but certain"
-    return f"ε = {up(epsilon)}: from 50 % certain to {shown}"
-
-
-def up(epsilon: float) -> str:
-    """Three digits, rounded up: what was spent is never told smaller than it is."""
-    if not (math.isfinite(epsilon) and epsilon > 0):
-        return f"{epsilon:g}"
-    unit = 10.0 ** (math.floor(math.log10(epsilon)) - 2)
-    return f"{math.ceil(epsilon / unit - 1e-9) * unit:.3g}"
 
 
 def down(epsilon: float) -> str:

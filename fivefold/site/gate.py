@@ -15,10 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from fivefold.errors import BudgetSpent, PolicyRefuses, RunError, TooFewPersons
+from fivefold.errors import PolicyRefuses, RunError, TooFewPersons
 from fivefold.governance.policy import FILE, Policy
 from fivefold.privacy.dp.accounting import question_event
-from fivefold.privacy.dp.events import Event, curve, epsilon_of
 from fivefold.protocol.encoding import digest
 from fivefold.protocol.questions import PERSONS, WEIGHTS, Array, Field
 from fivefold.records.audit import AuditLog
@@ -26,7 +25,6 @@ from fivefold.records.journal import Journal, read
 from fivefold.replay.compare import described
 from fivefold.replay.cursor import Asked
 from fivefold.site import budget, noising
-from fivefold.site.budget_book import load
 from fivefold.study.definition import DifferentialPrivacy, Study
 from fivefold.study.table import Table
 
@@ -211,19 +209,8 @@ def reserve_budget(it: Departure) -> Departure:
         raise RunError("nothing could record what this answer costs", rule="noise_ledger")
     event = question_event(it.fields, it.private.noise_multiplier, it.asked.sharing.honest)
     release = _release(it, it.private.noise_multiplier)
-    _within_study(it, it.private, release, event)
-    budget.reserve(it.state, it.policy, release, (event,), it.log)
+    budget.reserve(it.state, it.policy, release, (event,), it.log, study_cap=(it.private.epsilon, it.private.delta))
     return it
-
-
-def _within_study(it: Departure, private: DifferentialPrivacy, release: budget.Release, event: Event) -> None:
-    """All that the study took of this asset, over all its runs, and this answer: at most its ε."""
-    book = load(budget.ledger_of(it.state, it.policy), it.policy.asset)
-    before = [e for e in book.entries if e.study == release.study and e.key != release.key]
-    if epsilon_of(budget.curve_of(before) + curve(event), private.delta) > private.epsilon:
-        raise BudgetSpent(
-            f"the study's answers, over all its runs, would cost more than its ε = {private.epsilon:g}", rule="study_epsilon"
-        )
 
 
 def _release(it: Departure, scale: float) -> budget.Release:

@@ -58,6 +58,7 @@ def ledger(log: AuditLog, site: Policy = SITE) -> Path:
 def fresh(path: Path) -> books.Book:
     """As a new process reads it."""
     books._KNOWN.clear()
+    books._WITNESSED.clear()
     return books.load(path, "registry")
 
 
@@ -124,6 +125,19 @@ def test_all_studies_on_the_asset_share_the_cap_and_without_one_nothing_is_refus
     assert charge(log, 4, site=policy(None), event=Event("discrete_gaussian", 0.5))
     with pytest.raises(BudgetSpent):
         charge(log, 5, event=Event("discrete_gaussian", 1e4))  # what was spent without a cap counts under one
+
+
+def test_a_study_has_a_cap_of_its_own_over_all_its_runs(log: AuditLog) -> None:
+    state, free = log.path.parent, policy(None)
+    event, cap = Event("discrete_gaussian", 6.0), (1.0, 1e-6)
+    assert reserve(state, free, release(0), (event,), log, study_cap=cap).charged
+    again = replace(release(0), run="run2")
+    with pytest.raises(BudgetSpent) as caught:
+        reserve(state, free, again, (event,), log, study_cap=cap)
+    assert caught.value.rule == "study_epsilon"
+    assert not reserve(state, free, release(0), (event,), log, study_cap=cap).charged
+    assert reserve(state, free, replace(again, study="e" * 64), (event,), log, study_cap=cap).charged
+    assert reserve(state, free, again, (event,), log).charged
 
 
 def test_a_cap_that_no_release_can_keep_admits_none(log: AuditLog) -> None:
@@ -211,6 +225,11 @@ def test_another_head_of_the_same_log_is_found_far_back(log: AuditLog) -> None:
     assert log.path.stat().st_size > 4 * books.BLOCK
     assert books.last_witnessed(log.path, "registry") == (1, fresh(ledger(log)).head)
     assert books.last_witnessed(log.path, "another") is None
+    charge(log, 1)
+    assert books.last_witnessed(log.path, "registry") == (2, fresh(ledger(log)).head)
+    with log.path.open("ab") as file:
+        file.write(b'{"asset":"registry","event":"budget"')  # another process is in the middle of a line
+    assert books.last_witnessed(log.path, "registry") == (2, fresh(ledger(log)).head)
 
 
 def test_every_changed_byte_is_found(log: AuditLog) -> None:

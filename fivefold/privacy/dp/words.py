@@ -15,7 +15,7 @@ LANDMARKS = (1.0, 3.0, 10.0)
 
 def short(unit: Unit, epsilon: float, delta: float) -> str:
     """The promise in one line, with unit and neighbour relation."""
-    return f"ε = {_up(epsilon)} at δ = {delta:g} per {unit} ({NEIGHBOURS[unit]})"
+    return f"ε = {up(epsilon)} at δ = {delta:g} per {unit} ({NEIGHBOURS[unit]})"
 
 
 def certainty(epsilon: float) -> float:
@@ -28,7 +28,7 @@ def meaning(epsilon: float) -> str:
     """One sentence for one ε."""
     sure = certainty(epsilon)
     shown = f"{100 * sure:.0f} %" if sure < 0.99 else f"{100 * sure:.3f} %".replace("100.000 %", "more than 99.999 %")
-    return f"ε = {epsilon:.3g}: a guess of 1 in 2 becomes {shown} certain at most"
+    return f"ε = {up(epsilon)}: a guess of 1 in 2 becomes {shown} certain at most"
 
 
 def landmarks() -> tuple[str, ...]:
@@ -48,7 +48,7 @@ def sentences(unit: Unit, epsilon: float, delta: float, cap: float) -> tuple[str
     )
 
 
-def _up(epsilon: float) -> str:
+def up(epsilon: float) -> str:
     """Three digits, rounded up: a promise is never told smaller than it is."""
     if not (math.isfinite(epsilon) and epsilon > 0):
         return f"{epsilon:g}"
