@@ -33,6 +33,10 @@ def run(
         int | None,
         typer.Option(help="Another seed than the study's, once lead (`fivefold study reseed`) and custodians agreed."),
     ] = None,
+    vary: Annotated[
+        list[Path] | None,
+        typer.Option(help="Answer this signed variation in place of the study's analyses; again for more.", metavar="FILE"),
+    ] = None,
     resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
     engine: Annotated[
         Engines, typer.Option(help="local: all sites in this process. flare: each a client of NVIDIA FLARE's simulator.")
@@ -53,8 +57,9 @@ def run(
     from fivefold.coordinator.session import run as run_study
     from fivefold.errors import RunInterrupted, StudyNotFound
     from fivefold.protocol.results import Result
+    from fivefold.replay.plan import plan_of
     from fivefold.results.show import show_results
-    from fivefold.study.digest import load_signed
+    from fivefold.study.digest import load_signed, read_bytes
     from fivefold.study.reseed import load_reseeded
 
     signed = study if study.suffix == ".json" else study.with_name("study.signed.json")
@@ -67,6 +72,8 @@ def run(
     found = load_signed(signed)
     _unchanged(study, found.digest)
     found = found if seed is None else load_reseeded(signed, found, seed)
+    variations = [read_bytes(path) for path in vary or ()]
+    plan_of(found.study, variations)
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     folder = resume or out or signed.parent / "runs" / stamp
     errors = Console(stderr=True)
@@ -80,7 +87,16 @@ def run(
 
     try:
         with _engine(engine, found, sites or signed.parent / "sites", flare_python) as carrier:
-            done = run_study(found, carrier, folder, tell=tell, engine_name=engine, resume=resume is not None, sealed=sealed)
+            done = run_study(
+                found,
+                carrier,
+                folder,
+                tell=tell,
+                engine_name=engine,
+                resume=resume is not None,
+                sealed=sealed,
+                variations=variations,
+            )
     except KeyboardInterrupt:
         more = "" if seed is None else f" --seed {seed}"
         raise RunInterrupted(

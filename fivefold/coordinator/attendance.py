@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fivefold.coordinator.secure_rounds import Made, SecureRounds
 from fivefold.errors import FivefoldError, SiteRefused, TooManyDropouts
-from fivefold.protocol.messages import Roster
+from fivefold.protocol.messages import Open, Roster
 from fivefold.records.audit import AuditLog
 
 if TYPE_CHECKING:
@@ -45,12 +45,12 @@ class Attendance:
         """A new attempt: what was refused before does not count."""
         self._refusals.clear()
 
-    def open(self, sums: SecureRounds, round: int, study: bytes) -> None:
+    def open(self, sums: SecureRounds, round: int, opening: Open) -> None:
         """Open the run wherever it is not."""
         missing = frozenset(self._roster.names) - self.known.keys()
         if missing:
             self._away = frozenset()
-            self.known |= sums.open(round, study, self._roster.in_order(missing), self._keep)
+            self.known |= sums.open(round, opening, self._roster.in_order(missing), self._keep)
             self._away = missing - self.known.keys()
 
     def enough(self, needed: int) -> None:

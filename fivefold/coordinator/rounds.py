@@ -15,11 +15,12 @@ from fivefold.coordinator.secure_rounds import SecureRounds
 from fivefold.errors import JournalProblem, TooManyDropouts
 from fivefold.privacy.fixed_point import ring_for, width
 from fivefold.protocol.encoding import decode, digest, encode
-from fivefold.protocol.messages import Task, Told
+from fivefold.protocol.messages import Open, Task, Told
 from fivefold.records.audit import AuditLog
 from fivefold.records.files import write_file
 from fivefold.replay.compare import described
 from fivefold.replay.cursor import Asked, Cursor, Outcome
+from fivefold.replay.plan import OWN, Plan
 from fivefold.replay.roster import roster_of
 from fivefold.replay.totals import on_trust, outcome
 from fivefold.study.consistency import thresholds
@@ -58,16 +59,17 @@ def drive(
     log: AuditLog,
     tell: Callable[[Progress], None],
     journal_key: bytes | None = None,
+    plan: Plan = OWN,
 ) -> tuple[Cursor, list[dict[str, Any]]]:
-    """Run every analysis to its end; resumes from the journal in `folder`, which `journal_key` seals. Returns the finished
-    cursor and a record a round.
+    """Run every analysis of the plan to its end; resumes from the journal in `folder`, which `journal_key` seals. Returns the
+    finished cursor and a record a round.
 
     Raises `TooManyDropouts` (the run can be resumed), `SiteRefused`, `JournalProblem`, `StorageFull`.
     """
     study = found.study
     roster = roster_of(study)
     history = History(folder / "journal" / "rounds.journal", journal_key)
-    cursor, done = Cursor(study), list[dict[str, Any]]()
+    cursor, done = Cursor(study, plan.analyses), list[dict[str, Any]]()
     for record in history.replayed():
         asked = _replayed(cursor, record)
         told = Told.decode(record["told"])
@@ -77,14 +79,14 @@ def drive(
     def keep(site: str, reply: bytes) -> None:
         write_file(folder / "enrolled" / f"{site}.message", reply)
 
-    there = Attendance(engine, roster, log, keep)
+    there, opening = Attendance(engine, roster, log, keep), Open(found.to_bytes(), plan.statements)
     promise = thresholds(study)
     sums = SecureRounds(roster, promise, found.digest, run, there.exchange, refused=there.refused, attempts=history.attempts)
     try:
         while cursor.open is not None:
             asked = cursor.open
             question = encode(described(asked.question))
-            total = _total(asked, question, sums, there, history, found.to_bytes(), log)
+            total = _total(asked, question, sums, there, history, opening, log)
             attempt = sums.attempts.get(asked.round, history.attempts.get(asked.round, 1))
             out = outcome(asked, total.vector, roster.names, total.survivors, study.privacy.minimum_persons)
             log.write("aggregate", round=asked.round, sites=list(out.sites), dropped=list(out.dropped))
@@ -101,7 +103,7 @@ def drive(
 
 
 def _total(
-    asked: Asked, question: bytes, sums: SecureRounds, there: Attendance, history: History, study: bytes, log: AuditLog
+    asked: Asked, question: bytes, sums: SecureRounds, there: Attendance, history: History, opening: Open, log: AuditLog
 ) -> Total:
     """The round's sum: opened from the record of an opening that was begun, or asked.
 
@@ -111,7 +113,7 @@ def _total(
     name, steps, lost = asked.analysis.name, _steps(asked), TooManyDropouts("no site answered")
     for trial in range(ATTEMPTS):
         there.anew()
-        there.open(sums, asked.round, study)
+        there.open(sums, asked.round, opening)
         try:
             there.enough(sums.thresholds.survivors_needed)
             if history.masked:

@@ -52,10 +52,10 @@ class SecureRounds:
         self._prepared: KeyRound | None = None
 
     def open(
-        self, round: int, study: bytes, sites: Iterable[str], keep: Callable[[str, bytes], None] | None = None
+        self, round: int, opening: m.Open, sites: Iterable[str], keep: Callable[[str, bytes], None] | None = None
     ) -> dict[str, int]:
-        """Open the run of a signed study (its file's bytes) at these sites: site → the last round that it has followed. `keep`
-        is given each signed reply: in it a site names its own output checkers."""
+        """Open the run at these sites: site → the last round that it has followed. `keep` is given each signed reply: in it a
+        site names its own output checkers."""
         place, known = Place(self.study, self.run, round, 1), dict[str, int]()
 
         def heard(site: str, envelope: bytes) -> None:
@@ -63,7 +63,7 @@ class SecureRounds:
             if keep is not None:
                 keep(site, envelope)
 
-        self._trip(dict.fromkeys(sites, m.request(place, m.Open(study))), _first(heard), None)
+        self._trip(dict.fromkeys(sites, m.request(place, opening)), _first(heard), None)
         return known
 
     def sum(

@@ -7,7 +7,7 @@ import os
 import platform
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -29,11 +29,14 @@ from fivefold.records.audit import AuditLog
 from fivefold.records.files import write_file
 from fivefold.records.provenance import AnalysisRecord, LeadRecord, RoundRecord, RunRecord, SiteRecord
 from fivefold.replay.cursor import Ended
+from fivefold.replay.plan import Plan, plan_of
 from fivefold.results.guarantee import promise_of, stated
 from fivefold.results.write import json_of, write_result
+from fivefold.study.definition import Analysis, Study
 from fivefold.study.digest import SignedStudy
 
 STUDY_FILE = "study.signed.json"
+VARIATIONS = "variations"
 
 
 @dataclass(frozen=True)
@@ -55,11 +58,14 @@ def run(
     engine_name: str,
     resume: bool,
     sealed: bool = False,
+    variations: Sequence[bytes] = (),
 ) -> Run:
-    """Run a signed study over an engine into a folder. `sealed`: journal and results are for the output checkers' eyes alone,
-    and neither tables nor figures nor a crate are written before a release.
+    """Run a signed study over an engine into a folder: its own analyses, or variations of them (signed files). `sealed`:
+    journal and results are for the output checkers' eyes alone, and neither tables nor figures nor a crate are written before
+    a release.
 
-    Raises `RunFolderTaken` for a folder in use, and whatever `drive` raises; then the folder can be resumed.
+    A run that is resumed goes on with the variations that it began with. Raises `RunFolderTaken` for a folder in use, and
+    whatever `drive` raises; then the folder can be resumed.
     """
     study = found.study
     started = _now()
@@ -70,6 +76,7 @@ def run(
                     f"{folder} holds a run whose run.id is gone", help="Restore run.id, or take another folder."
                 )
             write_file(folder / STUDY_FILE, found.to_bytes())
+            _keep(folder, plan_of(study, variations))
             (folder / "coordinator.key").unlink(missing_ok=True)
             identity = secrets.token_hex(8)
             if sealed:
@@ -79,13 +86,18 @@ def run(
             write_file(folder / "run.id", identity.encode())
         elif (folder / STUDY_FILE).read_bytes() != found.to_bytes():
             raise RunFolderTaken(f"{folder} holds the run of another study")
+        plan = _kept(folder, study)
+        if variations and plan != plan_of(study, variations):
+            raise RunFolderTaken(f"{folder} holds a run of other variations", help="Resume it without --vary.")
         identity = (folder / "run.id").read_text("ascii").strip()
         sealed = sealing.is_sealed(folder)
         key = read_key(sealing.key_place(identity) if sealed else folder / "coordinator.key")
         journal_key = sealing.journal_key(folder, key) if sealed else None
         with AuditLog(folder / "audit.jsonl", key, "coordinator") as log:
             log.write("run resumed" if resume else "run begun", run=identity, study=found.digest, engine=engine_name)
-            cursor, rounds = drive(found, identity, engine, folder, log, tell, journal_key)
+            for one in plan.variations:
+                log.write("variation", name=one.analysis.name, varies=one.varies, statement=one.statement_digest)
+            cursor, rounds = drive(found, identity, engine, folder, log, tell, journal_key, plan)
             told = stated(cursor.results, study.privacy.differential_privacy, len(rounds))
             results = {name: r for name, r in told.items() if isinstance(r, Result)}
             ended = {name: asdict(r) for name, r in cursor.results.items() if isinstance(r, Ended)}
@@ -99,6 +111,10 @@ def run(
                 "rounds": len(rounds),
                 "run": {"id": identity, "engine": engine_name, "started": started, "ended": _now()},
             }
+            if plan.variations:
+                meta["variations"] = [
+                    {"name": v.analysis.name, "varies": v.varies, "statement": v.statement_digest} for v in plan.variations
+                ]
             if sealed:
                 named = checkers_of(study, site_checkers(folder, found))
                 sealing.put(folder, json_of(results, meta), [public_of(key), *(bytes.fromhex(c.key) for c in named)])
@@ -107,7 +123,8 @@ def run(
                 log.closed(run=identity)
                 return Run(folder, cursor.results, len(rounds), sealed=True)
             written = write_result(folder, results, meta)
-            _crate(found, folder, identity, engine_name, started, rounds, written, list(cursor.results))
+            done = tuple(a for a in cursor.analyses if a.name in cursor.results)
+            _crate(found, folder, identity, engine_name, started, rounds, written, done)
             log.closed(run=identity)
     return Run(folder, told, len(rounds))
 
@@ -120,15 +137,13 @@ def _crate(
     started: str,
     rounds: list[dict[str, Any]],
     written: tuple[str, ...],
-    names: list[str],
+    done: tuple[Analysis, ...],
 ) -> None:
     from fivefold.records.crate import write_crate
 
     study = found.study
     analyses = []
-    for one in study.analyses:
-        if one.name not in names:
-            continue
+    for one in done:
         about = method(one.method)
         own = [r for r in rounds if r["analysis"] == one.name]
         numbered = tuple(RoundRecord(i, r["questions"], r["answered"], r["dropped"]) for i, r in enumerate(own, 1))
@@ -173,6 +188,18 @@ def _crate(
             rehearsal=True,
         ),
     )
+
+
+def _keep(folder: Path, plan: Plan) -> None:
+    """The run's variations, in order, beside its study; what an unborn run left there is gone first."""
+    for old in (folder / VARIATIONS).glob("*.variation.json"):
+        old.unlink()
+    for number, one in enumerate(plan.variations, 1):
+        write_file(folder / VARIATIONS / f"{number:03}.{one.analysis.name}.variation.json", one.to_bytes())
+
+
+def _kept(folder: Path, study: Study) -> Plan:
+    return plan_of(study, [path.read_bytes() for path in sorted((folder / VARIATIONS).glob("*.variation.json"))])
 
 
 @contextmanager

@@ -103,10 +103,12 @@ class Message:
 # ---- what the coordinator asks --------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Open(Message):
-    """Open this run of a signed study (its file's bytes)."""
+    """Open this run of a signed study (its file's bytes); `variations` are the signed files of those that it answers in place
+    of the study's own analyses."""
 
     kind: ClassVar[str] = "open"
     study: bytes
+    variations: Blobs = ()
 
 
 @dataclass(frozen=True)

@@ -244,7 +244,7 @@ def _steps(record: RunRecord) -> Iterator[Entity]:
 
 def _actions(record: RunRecord, files: list[str]) -> Iterator[Entity]:
     inputs = [_main(record), *(f"#value-{name}" for name in _settings(record))]
-    results = [path for path in files if path != record.study_file]
+    results = [path for path in files if path != record.study_file and not path.startswith("variations/")]
     yield _action("#run", record, f"Run of the study: {record.title}", _main(record), _lead_id(record), record.status) | {
         "description": _sentence(record),
         "object": refs(inputs),
@@ -340,7 +340,7 @@ def _settings(record: RunRecord) -> dict[str, tuple[str, Any]]:
 def _files(folder: Path, record: RunRecord) -> Iterator[str]:
     """The study file and whatever of the results is there; never the journal, keys or state."""
     yield record.study_file
-    wanted = ["result.json", cwl.FILE, "tables/*.csv", "plots/*.svg", "plots/*.png", *GROWING]
+    wanted = ["result.json", cwl.FILE, "tables/*.csv", "plots/*.svg", "plots/*.png", "variations/*.json", *GROWING]
     found = {path.relative_to(folder).as_posix() for pattern in wanted for path in folder.glob(pattern) if path.is_file()}
     yield from sorted(found - {record.study_file})
 
@@ -349,6 +349,8 @@ def _file(folder: Path, path: str, record: RunRecord) -> Entity:
     about: Entity = {"name": path, "encodingFormat": FORMATS.get(Path(path).suffix, "application/octet-stream")}
     if path in _outputs([path]):
         about["exampleOfWork"] = {"@id": f"#parameter-{slug(path)}"}
+    if path.startswith("variations/"):
+        about["description"] = "A variation of the study within its envelope, signed by the lead."
     if path in GROWING:  # it grows after the crate is written, so size and digest would be stale
         return about | {"description": GROWING[path]}
     data = (folder / path).read_bytes()

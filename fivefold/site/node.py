@@ -34,8 +34,10 @@ from fivefold.records.files import write_file
 from fivefold.records.journal import Journal, read
 from fivefold.replay.compare import described, same
 from fivefold.replay.cursor import Asked, Cursor, Outcome
+from fivefold.replay.plan import Plan, plan_of
 from fivefold.replay.roster import roster_of
 from fivefold.site.class_rule import ClassRule
+from fivefold.site.envelope_book import book, charge, charged, room
 from fivefold.site.folder import SiteFolder
 from fivefold.site.gate import GATE, Departure, leave
 from fivefold.site.kept_state import KeptState, computed
@@ -67,6 +69,7 @@ class Session:
     class_rule: ClassRule
     kept: KeptState
     journal: Path
+    plan: Plan
     cursor: Cursor
     participant: Participant = field(init=False)
     log: AuditLog = field(init=False)
@@ -155,6 +158,7 @@ class Node:
         )
         passed = leave(departure, GATE)
         assert passed.vector is not None
+        self._charge(session, question.analysis.name)
         steps = [one.step.identity for one in question.sums]
         self._note(session, asked.kind, asked.place, analysis=question.analysis.name, steps=steps)
         session.kept.stage(question.round, states)
@@ -191,7 +195,8 @@ class Node:
     # ---- what the trips lean on -------------------------------------------------------------------------------------
     def _open(self, asked: Envelope) -> Session:
         """Before a row is read: the study's signature and digest, the custodian's approval, this site's policy."""
-        found = load_signed(m.Open.decode(asked.body).study)
+        opening = m.Open.decode(asked.body)
+        found = load_signed(opening.study)
         study, when, run = found.study, self.now(), asked.place.run
         if found.digest != asked.place.study:
             raise MessageMalformed("the study sent is not the one that the message names", rule="study_digest")
@@ -203,8 +208,14 @@ class Node:
         roster = roster_of(study)
         if self.me not in roster or roster.key(self.me) != public_of(self._key):
             raise ProtocolViolation("the study names another key for this site", rule="own_key")
+        plan = plan_of(study, opening.variations)  # the lead's signature, and the envelope that the custodian approved
+        for one in plan.variations:
+            approval.allow(one.varies)
+        room(book(self.folder.state, found.digest), plan.variations, study.envelope.fits)
         prepared = prepare(self.folder, study, found.digest, when=when)
         if run in self._sessions:
+            if self._sessions[run].plan != plan:
+                raise ProtocolViolation("the run was opened with other variations", rule="run_plan")
             return self._session(asked)
         if not run.isalnum() or len(run) > 40:
             raise MessageMalformed("a run's name is letters and digits, 40 at most")
@@ -221,6 +232,7 @@ class Node:
             site_totals=approval.permits("site_totals") and policy.site_totals == "permitted",
         )
         place = self._place(run)
+        self._bind(place, plan)
         asset = hashlib.sha256(policy.asset.encode()).hexdigest()[:16]
         session = Session(
             study=study,
@@ -237,7 +249,8 @@ class Node:
             ),
             kept=KeptState(place / "kept"),
             journal=place / "aggregates.journal",
-            cursor=Cursor(study),
+            plan=plan,
+            cursor=Cursor(study, plan.analyses),
         )
         session.participant = Participant(
             standing,
@@ -293,7 +306,7 @@ class Node:
         """Approval and policy, as they are on disk now, for this very question."""
         when = self.now()
         approval = self.folder.approval(session.digest, when, study=session.study)
-        approval.allow(question.analysis.name, question.question)
+        approval.allow(session.plan.approved_as(question.analysis.name), question.question)
         policy = self.folder.policy(when)
         decide(
             policy,
@@ -304,6 +317,29 @@ class Node:
             today=when.date(),
         ).enforce()
         return policy
+
+    def _charge(self, session: Session, analysis: str) -> None:
+        """A variation is logged and charged to the study's envelope before its first answer leaves."""
+        variation = session.plan.variation(analysis)
+        if variation is None:
+            return
+        place, fits = book(self.folder.state, session.digest), session.study.envelope.fits
+        room(place, (variation,), fits)
+        if variation.statement_digest not in {one.statement for one in charged(place)}:
+            facts = {"analysis": analysis, "varies": variation.varies, "statement": variation.statement_digest}
+            session.log.write("variation charged", study=session.digest, run=session.run, **facts)
+            charge(place, variation, fits)
+
+    def _bind(self, place: Path, plan: Plan) -> None:
+        """A run's aggregates are those of one plan, here and after a restart."""
+        digest = encode([one.statement_digest for one in plan.variations])
+        if (place / "plan").exists():
+            if (place / "plan").read_bytes() != digest:
+                raise ProtocolViolation("the run was opened with other variations", rule="run_plan")
+        elif (place / "aggregates.journal").exists():
+            raise ProtocolViolation("the run was opened before, and its plan is gone", rule="run_plan")
+        else:
+            write_file(place / "plan", digest)
 
     def _exact(self, session: Session) -> bool:
         """Whether the class rule binds: noise hides a site in a difference of sums, exact sums do not."""
