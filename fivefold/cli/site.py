@@ -66,12 +66,17 @@ def sign_policy(site: Where = HERE, key: KeyFile = None) -> None:
     """Sign site.yaml as a new version. Approvals that were given under the old one are void."""
     from fivefold.governance.custody import sign_policy as sign
     from fivefold.governance.policy import FILE, Policy
+    from fivefold.site.budget_book import others
 
     here = _opened(site)
     proposed = Policy.read(here.path / FILE)
     with here.act("policy", version=proposed.version, digest=proposed.digest):
         policy = sign(here.path, _custodian_key(here, key))
     typer.echo(f"signed version {policy.version} of site.yaml; studies need a new approval under it")
+    for other in others(here.state, policy.asset):
+        typer.echo(
+            f"What was charged to the asset {other.asset} does not count for {policy.asset}: other records, or a mistake?"
+        )
 
 
 @app.command()

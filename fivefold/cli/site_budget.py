@@ -23,7 +23,7 @@ def budget(
     from fivefold.records.files import write_file
     from fivefold.site import budget_view as view
     from fivefold.site.budget import ledger_of
-    from fivefold.site.budget_book import compare, last_witnessed, load
+    from fivefold.site.budget_book import compare, last_witnessed, load, others
     from fivefold.site.folder import opened
 
     here = opened(folder)
@@ -35,7 +35,7 @@ def budget(
         if kind not in ("svg", "png"):
             raise typer.BadParameter("name a file that ends in .svg or .png", param_hint="--plot")
         write_file(plot, view.drawn(policy, book, kind))
-    found = view.values(policy, book)
+    found = view.values(policy, book) | {"other_assets": [b.asset for b in others(here.state, policy.asset)]}
     if json:
         import json as text
 
@@ -87,6 +87,8 @@ def _print(policy: Policy, book: Book, found: dict[str, Any]) -> None:
         say("nothing was charged yet\n")
     if found["exact"]:
         say("Exact sums have left this asset: no ε describes those; the figures count the noisy answers alone.")
+    for other in found["other_assets"]:
+        say(f"The asset {escape(other)} has a ledger of its own at this site, which does not count here.")
     say("What this means to somebody who sees all noisy answers, and guesses whether one person is among the data:")
     if found["spent"]:
         say(f"  so far, {meaning(found['spent'])}")

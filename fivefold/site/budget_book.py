@@ -102,6 +102,12 @@ def load(path: Path, asset: str = "", known: Book | None = None) -> Book:
     return Book(path, found, tuple(entries), tuple(heads), size, last)
 
 
+def others(state: Path, asset: str) -> tuple[Book, ...]:
+    """The ledgers of this site's other assets: a budget that was begun under another name does not end with it."""
+    found = (load(path) for path in sorted((state / "budget").glob("*.ledger")))
+    return tuple(book for book in found if book.entries and book.asset != asset)
+
+
 @contextmanager
 def exclusively(path: Path, asset: str, audit: AuditLog) -> Iterator[Book]:
     """The ledger, held by this process alone, compared with the head that the audit log names.

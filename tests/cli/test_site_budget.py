@@ -108,6 +108,16 @@ def test_an_older_copy_is_refused(site: SiteFolder, tmp_path: Path, capsys: pyte
     assert "older copy" in capsys.readouterr().err
 
 
+def test_an_asset_that_was_renamed_is_pointed_out(site: SiteFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (site.path / "site.yaml").read_text()
+    renamed = text.replace("version: 1", "version: 2").replace("basel-records", "basel-records-2")
+    (site.path / "site.yaml").write_text(renamed)
+    assert call("site", "sign-policy", "--site", site.path) == 0
+    assert "charged to the asset basel-records does not count for basel-records-2" in capsys.readouterr().out
+    assert call("site", "budget", site.path) == 0
+    assert "The asset basel-records has a ledger of its own" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("share", "full"), [(0.0, 0), (1e-9, 1), (0.5, 20), (0.999, 39), (1.0, 40)])
 def test_the_bar(share: float, full: int) -> None:
     assert bar(share) == "█" * full + "░" * (40 - full)
