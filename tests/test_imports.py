@@ -36,7 +36,7 @@ def test_help_loads_nothing_heavy() -> None:
     assert not loaded(HELP) & (HEAVY | {"numpy", "pydantic"})
 
 
-@pytest.mark.parametrize("noun", ["study", "site", "keys", "run", "audit", "crate"])
+@pytest.mark.parametrize("noun", ["study", "site", "keys", "coordinator", "run", "audit", "crate"])
 def test_the_help_of_each_command_loads_nothing_heavy(noun: str) -> None:
     code = f"from fivefold.cli.main import run; code = run(['{noun}', '--help']); {LOADED}; sys.exit(code)"
     assert not loaded(code) & HEAVY

@@ -27,6 +27,7 @@ NOUNS = {
     "study": "Write, check, freeze and sign a study file.",
     "keys": "Make and show the keys that sign.",
     "site": "The side with the rows: policy, approval, rehearsal.",
+    "coordinator": "The side without rows, as a machine of its own.",
     "run": "Run a study's analyses over its sites.",
     "outputs": "The airlock: ask for outputs, check them, release them.",
     "export": "Write a study for another platform to carry.",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fivefold.coordinator.rounds import Engine
     from fivefold.study.digest import SignedStudy
 
-Engines = Literal["local", "flare"]
+Engines = Literal["local", "flare", "flower"]
 app = typer.Typer(add_completion=False)
 
 
@@ -39,8 +39,19 @@ def run(
     ] = None,
     resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
     engine: Annotated[
-        Engines, typer.Option(help="local: all sites in this process. flare: each a client of NVIDIA FLARE's simulator.")
+        Engines,
+        typer.Option(
+            help="local: all sites in this process. flare: each a client of NVIDIA FLARE's simulator. flower: each a process "
+            "of its own, over the coordinator's SuperLink."
+        ),
     ] = "local",
+    coordinator: Annotated[
+        Path | None, typer.Option(help="flower: the coordinator's folder; `coordinator` beside the study by default.")
+    ] = None,
+    superlink: Annotated[
+        str, typer.Option(help="flower: where the SuperLink listens, if not there.", metavar="HOST:PORT")
+    ] = "",
+    deadline: Annotated[float, typer.Option(help="flower: seconds after which a site that does not answer is absent.")] = 600.0,
     flare_python: Annotated[
         Path | None, typer.Option(help="flare: an environment with nvflare; .venv-flare by default.")
     ] = None,
@@ -50,7 +61,7 @@ def run(
     json: Annotated[bool, typer.Option("--json", help="Print result.json.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no tables.")] = False,
 ) -> None:
-    """Run every analysis of a signed study, all sites on this machine: a rehearsal of the whole consortium."""
+    """Run every analysis of a signed study: on one machine, a rehearsal of the whole consortium, or over its real sites."""
     from rich.console import Console
 
     from fivefold.coordinator.rounds import Progress
@@ -86,7 +97,8 @@ def run(
             )
 
     try:
-        with _engine(engine, found, sites or signed.parent / "sites", flare_python) as carrier:
+        over = Over(coordinator or signed.parent / "coordinator", superlink, deadline)
+        with _engine(engine, found, sites or signed.parent / "sites", flare_python, over) as carrier:
             done = run_study(
                 found,
                 carrier,
@@ -121,9 +133,24 @@ def run(
         raise typer.Exit(next(iter(ended.values())).exit_code)
 
 
+class Over(NamedTuple):
+    """Where a coordinator's SuperLink is, and how long (seconds) it waits for a site."""
+
+    folder: Path
+    superlink: str
+    deadline: float
+
+
 @contextmanager
-def _engine(name: Engines, found: SignedStudy, sites: Path, flare_python: Path | None) -> Iterator[Engine]:
+def _engine(name: Engines, found: SignedStudy, sites: Path, flare_python: Path | None, over: Over) -> Iterator[Engine]:
     """What carries the messages of this run."""
+    if name == "flower":
+        from fivefold.engines.flower.grid import flower_engine
+
+        keys = {s.name: bytes.fromhex(s.public_key) for s in found.study.sites}
+        with closing(flower_engine(over.folder, keys, address=over.superlink, deadline=over.deadline)) as flower:
+            yield flower
+        return
     if name == "flare":
         from fivefold.engines.flare.simulator import flare_simulator
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fivefold.cli.site_budget import budget
+from fivefold.cli.site_start import connection, start
 
 if TYPE_CHECKING:
     from fivefold.site.folder import SiteFolder
@@ -20,6 +21,8 @@ app = typer.Typer(help="The side with the rows: policy, approvals, keys, data.",
 key_commands = typer.Typer(help="Replace or revoke keys, by signed statements.", no_args_is_help=True)
 app.add_typer(key_commands, name="keys")
 app.command()(budget)
+app.command()(start)
+app.command()(connection)
 
 Where = Annotated[Path, typer.Option("--site", envvar="FIVEFOLD_SITE", help="The site's folder.", metavar="DIR")]
 StudyFile = Annotated[Path, typer.Argument(help="The signed study (STUDY.signed.json).", metavar="STUDY", show_default=False)]
@@ -48,14 +51,17 @@ def init(
 ) -> None:
     """Make a site's folder: keys of node and custodian, a policy (signed) and a mapping to fill in."""
     from fivefold.auth.keys import fingerprint
+    from fivefold.engines.flower.certificates import make_connection_key
     from fivefold.governance.custody import node_key
     from fivefold.site.folder import create
 
     site = create(folder, name, custodian=custodian)
     public = node_key(site.path)
+    make_connection_key(site.keys)
     typer.echo(f"made {folder}: site.yaml (version 1, signed), mapping.yaml, keys/, state/\n")
     typer.echo("Send this to the lead of the study, and read the fingerprint out to the other sites:")
     typer.echo(f"  public key   {public}\n  fingerprint  {fingerprint(bytes.fromhex(public))}\n")
+    typer.echo(f"Send the coordinator {site.keys / 'connection.pub'}; `fivefold site start` connects with its private half.\n")
     typer.echo("Next: write the other sites' fingerprints under `peers:` in site.yaml, raise its version, and sign it:")
     typer.echo(f"  fivefold site sign-policy --site {folder}")
     typer.echo("Move keys/custodian.key to a place that the node cannot read; name it with --key from then on.")

@@ -1,0 +1,33 @@
+"""`fivefold site start` and `fivefold site connection`: the site's process, and the key with which it connects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def start(
+    folder: Annotated[Path, typer.Argument(help="The site's folder.", metavar="FOLDER", show_default=False)],
+    superlink: Annotated[str, typer.Option(help="The coordinator's address.", metavar="HOST:PORT", show_default=False)],
+    root_certificates: Annotated[
+        Path, typer.Option(help="The coordinator's certificate, its ca.pem.", metavar="FILE", show_default=False)
+    ],
+) -> None:
+    """Answer approved studies over a SuperLink. Runs until it is stopped; only this process connects, and only outwards."""
+    from fivefold.engines.flower.site import start as run
+
+    run(folder, superlink, root_certificates, tell=lambda line: typer.echo(line, err=True))
+
+
+def connection(
+    folder: Annotated[Path, typer.Option("--site", envvar="FIVEFOLD_SITE", help="The site's folder.", metavar="DIR")] = Path(
+        "."
+    ),
+) -> None:
+    """Show the public half of the site's connection key; makes one where there is none."""
+    from fivefold.engines.flower.certificates import make_connection_key
+    from fivefold.site.folder import opened
+
+    typer.echo(make_connection_key(opened(folder).keys), nl=False)

@@ -1,0 +1,142 @@
+"""Letters over Flower: who answers is proved, versions are compared first, hostile bytes are refused; the site's pace."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fivefold.auth.keys import new_key, public_of
+from fivefold.engines.flower import wire
+from fivefold.engines.flower.grid import FlowerEngine
+from fivefold.engines.flower.site import SELDOM, SOON, SOON_FOR, Pace
+from fivefold.engines.flower.wire import Answer, Seen
+from fivefold.errors import FivefoldError, ProtocolViolation, SignatureWrong
+from fivefold.protocol.encoding import decode, encode
+
+SITES = ("alder", "birch", "cedar")
+PRIVATE = {name: new_key() for name in SITES}
+PUBLIC = {name: public_of(key) for name, key in PRIVATE.items()}
+NONCE = bytes(range(16))
+
+
+def test_each_site_reads_what_is_for_it() -> None:
+    request = wire.request(NONCE, {"alder": b"one", "birch": b"two", "cedar": b"one"}, 3)
+    assert [wire.read_request(request, name).data for name in SITES] == [b"one", b"two", b"one"]
+    assert wire.read_request(request, "elm").data is None
+    assert request.count(b"one") == 1, "equal requests travel once"
+
+
+def test_a_reply_is_its_sites_or_nobodys() -> None:
+    said = wire.reply("alder", PRIVATE["alder"], NONCE, b"answer")
+    assert wire.read_reply(said, NONCE, PUBLIC) == ("alder", b"answer")
+    with pytest.raises(SignatureWrong):
+        wire.read_reply(said, bytes(16), PUBLIC)  # played again to another request
+    with pytest.raises(SignatureWrong):
+        wire.read_reply(wire.reply("birch", PRIVATE["alder"], NONCE, b"answer"), NONCE, PUBLIC)
+    with pytest.raises(SignatureWrong):
+        wire.read_reply(wire.reply("elm", PRIVATE["alder"], NONCE, b"answer"), NONCE, PUBLIC)
+    for part in ("site", "answer"):
+        changed = dict(decode(said)) | {part: "birch" if part == "site" else b"other"}
+        with pytest.raises(SignatureWrong):
+            wire.read_reply(encode(changed), NONCE, PUBLIC)
+
+
+def test_versions_are_compared_before_anything_else() -> None:
+    next_version = dict(decode(wire.request(NONCE, {"alder": b"x"}, 1))) | {"protocol": wire.VERSION + 1, "nonce": 3}
+    with pytest.raises(ProtocolViolation) as error:
+        wire.read_request(encode(next_version), "alder")
+    assert error.value.rule == "protocol_version"
+    with pytest.raises(ProtocolViolation):
+        wire.read_reply(encode({"protocol": wire.VERSION + 1, "site": "alder"}), NONCE, PUBLIC)
+
+
+@given(st.binary(max_size=80) | st.dictionaries(st.text(max_size=8), st.integers() | st.binary(max_size=8)).map(encode))
+def test_any_bytes_are_a_letter_or_a_refusal(data: bytes) -> None:
+    for read in (lambda: wire.read_request(data, "alder"), lambda: wire.read_reply(data, NONCE, PUBLIC)):
+        with pytest.raises(FivefoldError):
+            read()
+
+
+def test_a_site_asks_often_after_a_message_and_seldom_when_idle() -> None:
+    now = [0.0]
+    pace = Pace(lambda: now[0])
+    assert pace.nothing() == SELDOM
+    pace.message(5)
+    assert (pace.nothing(), pace.busy) == (SOON, True)
+    assert pace.nothing(cost=0.01) == pytest.approx(0.1), "five sites take half of the SuperLink's time"
+    now[0] = SOON_FOR + 0.01
+    waits = [pace.nothing() for _ in range(9)]
+    assert waits == [min(SOON * 2**i, SELDOM) for i in range(1, 10)]
+    pace.working()
+    now[0] = 1e6
+    assert pace.busy, "a long computation is a sign of life"
+
+
+class Wired:
+    """A SuperLink of the test's own: `behind` says which site is behind which node; some nodes are silent."""
+
+    def __init__(self, behind: Mapping[int, str], silent: frozenset[int] = frozenset()) -> None:
+        self.behind, self.silent = dict(behind), set(silent)
+        self.asked: list[int] = []
+        self.waiting: dict[str, tuple[int, bytes]] = {}
+        self.alive = 100.0
+
+    def nodes(self) -> list[Seen]:
+        return [Seen(node, self.alive) for node in self.behind if node not in self.silent]
+
+    def push(self, payloads: Mapping[int, bytes], seconds: float) -> dict[str, int]:
+        ids = {f"{len(self.asked)}-{node}": node for node in payloads}
+        self.asked += payloads
+        self.waiting |= {i: (node, payloads[node]) for i, node in ids.items()}
+        return ids
+
+    def pull(self, ids: list[str]) -> list[Answer]:
+        found = []
+        for id in [i for i in ids if self.waiting[i][0] not in self.silent]:
+            node, payload = self.waiting.pop(id)
+            name = self.behind[node]
+            request = wire.read_request(payload, name)
+            answer = b"" if request.data is None else name.encode() + request.data
+            key = PRIVATE.get(name, PRIVATE["alder"])
+            found.append(Answer(id, node, wire.reply(name, key, request.nonce, answer)))
+        return found
+
+    def close(self) -> None:
+        pass
+
+
+def test_sites_are_found_by_their_signatures_and_then_asked_alone() -> None:
+    link = Wired({11: "cedar", 12: "alder", 13: "birch", 14: "stranger"})
+    engine = FlowerEngine(link, PUBLIC, gather=0.0)
+    asked = dict.fromkeys(SITES, b"!")
+    assert dict(engine.exchange(asked)) == {name: name.encode() + b"!" for name in SITES}
+    assert sorted(link.asked) == [11, 12, 13, 14]
+    link.asked.clear()
+    assert dict(engine.exchange(asked)) == {name: name.encode() + b"!" for name in SITES}
+    assert sorted(link.asked) == [11, 12, 13]
+
+
+def test_a_site_that_fell_silent_is_not_waited_for_until_it_shows_life() -> None:
+    link = Wired({11: "cedar", 12: "alder", 13: "birch"})
+    engine = FlowerEngine(link, PUBLIC, deadline=0.3, gather=0.0)
+    asked = dict.fromkeys(SITES, b"!")
+    assert len(dict(engine.exchange(asked))) == 3
+    link.silent = {13}
+    assert set(dict(engine.exchange(asked))) == {"alder", "cedar"}
+    link.asked.clear()
+    assert set(dict(engine.exchange(asked))) == {"alder", "cedar"}
+    assert 13 not in link.asked
+    link.silent, link.alive = set(), 200.0
+    assert set(dict(engine.exchange(asked))) == set(SITES)
+
+
+def test_another_version_ends_the_run_in_a_sentence() -> None:
+    class Later(Wired):
+        def pull(self, ids: list[str]) -> list[Answer]:
+            return [Answer(i, 0, encode({"protocol": 99, "site": "alder"})) for i in ids]
+
+    with pytest.raises(ProtocolViolation, match="site 'alder' speaks protocol version 99, not"):
+        dict(FlowerEngine(Later({12: "alder"}), PUBLIC).exchange({"alder": b"!"}))

@@ -1,0 +1,185 @@
+"""Lung cancer over a real SuperLink: TLS, node authentication, five site processes. One start serves all tests of this file."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from examples import prepare
+from fivefold.coordinator import session
+from fivefold.engines.flower import fleet_1_41, wire
+from fivefold.engines.flower.superlink import environment
+from fivefold.errors import EngineProblem, ProtocolViolation, SiteRefused, SourceNotFound
+from fivefold.records.audit import Entry, entries, verify
+from fivefold.results.write import comparable
+from tests.journeys.consortium import ROOT, fivefold, signed
+from tests.journeys.deployment import Deployment, deployed
+
+SITE = "inst-10-12"
+KILL_AT = 8
+"""The trip in which a site is killed: enrolment, a whole round, and into the next."""
+
+
+@pytest.fixture(scope="module")
+def flower(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    out = tmp_path_factory.mktemp("flower") / "lung"
+    prepare.prepare("lung", out)
+    only_cox(out)
+    with deployed(out, out / "coordinator") as it:
+        yield it
+
+
+def only_cox(out: Path) -> None:
+    """The study with one analysis, signed and approved anew."""
+    study = out / "study.yaml"
+    text = study.read_text("utf-8")
+    first, cox, by_site = (text.index(f"  - name: {n}\n") for n in ("description", "cox", "cox-by-site"))
+    study.write_text(text[:first] + text[cox:by_site].rstrip() + "\n\n" + text[text.index("envelope:") :], "utf-8")
+    for name in ("study.frozen.json", "study.signed.json"):
+        (out / name).unlink()
+    prepare.fivefold("study", "freeze", study)
+    prepare.fivefold("study", "sign", study, "--key", out / "lead.key")
+    for site in sorted((out / "sites").iterdir()):
+        prepare.fivefold("site", "approve", out / "study.signed.json", "--site", site, "--yes")
+        prepare.fivefold("site", "prepare", out / "study.signed.json", "--site", site)
+
+
+def log_of(flower: Deployment, site: str) -> list[Entry]:
+    return list(entries(flower.consortium / "sites" / site / "state" / "audit.jsonl"))
+
+
+def test_the_result_is_that_of_the_in_process_engine(flower: Deployment) -> None:
+    out = flower.consortium
+    words = ("run", out / "study.yaml", "--quiet", "--out")
+    over = fivefold(*words, out / "over", "--engine", "flower", "--coordinator", flower.coordinator.path)
+    assert over.returncode == 0, over.stderr
+    assert fivefold(*words, out / "here").returncode == 0
+    assert comparable(out / "over") == comparable(out / "here")
+    assert (out / "over" / "tables" / "cox.coefficients.csv").read_bytes() == (
+        out / "here" / "tables" / "cox.coefficients.csv"
+    ).read_bytes()
+    for site in (s.name for s in signed(out).study.sites):
+        verify(out / "sites" / site / "state" / "audit.jsonl")
+        assert any(e.event == "answering" and e.facts["network"] != "" for e in log_of(flower, site))
+
+
+class Killing:
+    """Kills a site's process in one trip; when the others have answered, starts it again and waits until it is connected."""
+
+    def __init__(self, engine: object, flower: Deployment) -> None:
+        self.engine, self.flower, self.trip = engine, flower, 0
+
+    def exchange(self, requests: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
+        self.trip += 1
+        killed = self.trip == KILL_AT
+        if killed:
+            assert SITE in requests
+            self.flower.kill(SITE)
+        yield from self.engine.exchange(requests)  # type: ignore[attr-defined]
+        if killed:
+            before = self.flower.said(SITE).count("is connected")
+            self.flower.start(SITE)
+            self.flower.wait_for(lambda: self.flower.said(SITE).count("is connected") > before)
+
+
+def test_a_killed_site_costs_its_share_of_two_rounds_at_most(flower: Deployment) -> None:
+    out = flower.consortium
+    with flower.engine() as engine:
+        over = Killing(engine, flower)
+        done = session.run(signed(out), over, out / "killed", tell=lambda _: None, engine_name="flower", resume=False)
+    assert over.trip > KILL_AT
+    rounds = [e.facts for e in entries(out / "killed" / "audit.jsonl") if e.event == "aggregate"]
+    assert len(rounds) > 4
+    assert 1 <= sum(bool(r["dropped"]) for r in rounds) <= 2
+    assert all(set(r["dropped"]) <= {SITE} for r in rounds)
+    assert done.results["cox"].dropped == (SITE,)  # type: ignore[union-attr]
+    verify(out / "sites" / SITE / "state" / "audit.jsonl")
+
+
+def test_a_study_that_nobody_approved_is_refused_before_a_row_is_read(flower: Deployment) -> None:
+    out = flower.consortium
+    data = next((out / "sites" / SITE).glob("*.csv"))
+    away = data.rename(data.with_suffix(".away"))  # a node that reads rows first fails by that
+    other = shutil.copytree(out, out.parent / "other", ignore=shutil.ignore_patterns("sites", "coordinator", "*.log"))
+    study = other / "study.yaml"
+    try:
+        study.write_text(study.read_text("utf-8").replace("age + sex + ecog", "age + sex"), "utf-8")
+        for name in ("study.frozen.json", "study.signed.json"):
+            (other / name).unlink()
+        prepare.fivefold("study", "freeze", study)
+        prepare.fivefold("study", "sign", study, "--key", other / "lead.key")
+        with flower.engine() as engine, pytest.raises(SiteRefused) as refused:
+            session.run(signed(other), engine, other / "run", tell=lambda _: None, engine_name="flower", resume=False)
+        assert f"{SITE}: NotApproved" in refused.value.message
+        last = log_of(flower, SITE)[-1]
+        assert (last.event, last.facts["code"]) == ("refused", "NotApproved")
+        prepare.fivefold("site", "approve", other / "study.signed.json", "--site", out / "sites" / SITE, "--yes")
+        with flower.engine() as engine, pytest.raises(SiteRefused) as control:
+            session.run(signed(other), engine, other / "again", tell=lambda _: None, engine_name="flower", resume=False)
+        assert f"{SITE}: {SourceNotFound.__name__}" in control.value.message
+    finally:
+        away.rename(data)
+
+
+def test_anything_else_that_arrives_is_refused_and_logged(flower: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ordinary Flower message, a message of ours that is none, and one for the next version of the protocol."""
+    with flower.engine() as engine:
+        nodes = [one.node for one in engine.link.nodes()]
+        assert len(nodes) == 5
+        with monkeypatch.context() as changed:
+            changed.setattr(fleet_1_41, "KIND", "train")
+            assert [a.payload for a in told(flower, engine.link, {n: b"%d" % n for n in nodes})] == [None] * 5
+        assert [a.payload for a in told(flower, engine.link, {nodes[0]: b"no request"})] == [None]
+        with monkeypatch.context() as changed:
+            changed.setattr(wire, "VERSION", 99)
+            request = wire.request(bytes(16), {SITE: b"x"}, 1)
+            heard = told(flower, engine.link, {nodes[0]: request})[0].payload or b""
+            with pytest.raises(ProtocolViolation, match="speaks protocol version 1, not 99"):
+                wire.read_reply(heard, bytes(16), engine.keys)
+        logs = [e for site in engine.keys for e in log_of(flower, site)]
+        foreign = [e.facts for e in logs if e.event == "foreign message refused"]
+        assert [f["kind"] for f in foreign if f.get("rule") == "foreign_message"] == ["train"] * 5
+        assert any(f.get("code") == "MessageMalformed" for f in foreign)
+        assert any(e.event == "refused" and e.facts["rule"] == "protocol_version" for e in logs)
+        assert len(dict(engine.exchange(dict.fromkeys(engine.keys, b"nothing either")))) == 5  # all are there still
+
+
+def told(flower: Deployment, link: wire.Link, payloads: Mapping[int, bytes]) -> list[wire.Answer]:
+    waiting, found = list(link.push(payloads, 60.0)), []
+
+    def arrived() -> bool:
+        found.extend(link.pull([i for i in waiting if i not in {a.to for a in found}]))
+        return len(found) == len(waiting)
+
+    flower.wait_for(arrived)
+    return found
+
+
+def test_a_site_that_was_not_admitted_is_told_so(flower: Deployment, tmp_path: Path) -> None:
+    assert fivefold("site", "init", tmp_path / "stranger", "--name", "stranger").returncode == 0
+    words = ("--superlink", flower.address, "--root-certificates", flower.coordinator.authority)
+    done = fivefold("site", "start", tmp_path / "stranger", *words)
+    assert done.returncode == EngineProblem.exit_code
+    assert re.search("does not admit this site's connection key", done.stderr)
+
+
+def test_the_answering_process_has_no_network(tmp_path: Path) -> None:
+    """Both ways of giving it up, in processes of their own, with the control that there was one before."""
+    for namespaces in (True, False):
+        code = (
+            "import socket; from fivefold.engines.flower.isolation import _reaches_out, leave_network;"
+            "s = socket.socketpair(); listening = socket.create_server(('127.0.0.1', 0));"
+            f"print(leave_network(namespaces={namespaces})); s[0].send(b'pipes stay'); assert s[1].recv(99) == b'pipes stay'\n"
+            "try: socket.create_connection(listening.getsockname(), 2)\n"
+            "except OSError as error: print('unreachable')"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), cwd=ROOT, check=False
+        )
+        assert done.stdout.split() == ["namespace" if namespaces else "seccomp", "unreachable"], done.stderr
