@@ -45,6 +45,7 @@ def everything(
     edges: Mapping[str, tuple[float, ...]],
     crosses: tuple[tuple[str, ...], ...],
     subgroup: str,
+    most: int,
 ) -> Mapping[str, Array]:
     """Persons; of each number the persons with a value, and over them the sums of their mean scaled value, mean square and
     share in each bin; of each cross the persons' shares in each cell."""
@@ -52,11 +53,11 @@ def everything(
     answer: dict[str, Array] = {"persons": np.asarray(float(rows.persons))}
     for name, (low, high) in clip.items():
         part = rows.complete((name,))
-        weight = per_person(part)
+        weight = on_grid(per_person(part), most)
         u = scaled(part[name], low, high)
         answer[f"known.{name}"] = np.asarray(float(part.persons))
-        answer[f"sum.{name}"] = np.asarray(weight @ u)
-        answer[f"square.{name}"] = np.asarray(weight @ (u * u))
+        answer[f"sum.{name}"] = np.asarray(on_grid(weight * u, most).sum())
+        answer[f"square.{name}"] = np.asarray(on_grid(weight * u * u, most).sum())
         if name in edges:
             bins = len(edges[name]) - 1
             at = np.clip(np.searchsorted(np.asarray(edges[name]), part[name], side="right") - 1, 0, bins - 1)
@@ -65,7 +66,9 @@ def everything(
         cases = rows.complete(cross)
         shape = tuple(len(rows.variable(v).levels) for v in cross)
         flat = np.ravel_multi_index(tuple(cases[v].astype(np.int64) for v in cross), shape)
-        answer[cells(cross)] = np.bincount(flat, weights=per_person(cases), minlength=int(np.prod(shape))).reshape(shape)
+        answer[cells(cross)] = np.bincount(
+            flat, weights=on_grid(per_person(cases), most), minlength=int(np.prod(shape))
+        ).reshape(shape)
     return answer
 
 
@@ -74,6 +77,14 @@ def per_person(rows: Table) -> Floats:
     _, at, count = np.unique(rows.person, return_inverse=True, return_counts=True)
     weights: Floats = 1.0 / count[at] if len(rows) else np.zeros(0)
     return weights
+
+
+def on_grid(parts: Floats, most: int) -> Floats:
+    """Parts of a sum of at most `most` numbers in [-1, 1], cut off to multiples of a power of two at which such a sum is exact
+    in doubles, in whatever order: no error of addition can make one person count for more."""
+    bits = 52 - int(most).bit_length()
+    cut: Floats = np.ldexp(np.trunc(np.ldexp(parts, bits)), -bits)
+    return cut
 
 
 def scaled(values: Floats, low: float, high: float) -> Floats:
@@ -108,7 +119,7 @@ def question(spec: StatisticsSpec) -> Sum:
     fields += [Field(cells(c), "real", most * (1 + ROUNDING), spec.shape(c), ONE) for c in spec.crosses]
     arguments = {
         "clip": {name: range_of(spec, name) for name in spec.numbers}, "edges": dict(spec.edges), "crosses": spec.crosses,
-        "subgroup": spec.subgroup,
+        "subgroup": spec.subgroup, "most": spec.setting.max_rows_per_site,
     }  # fmt: skip
     return Sum(everything, tuple(fields), arguments)
 

@@ -94,6 +94,10 @@ def noise_faults(study: Study) -> Iterator[Fault]:
                 _ = cursor.open.fields
         except FivefoldError as error:
             yield Fault(("analyses", i), f"analysis {analysis.name!r}: {error.message}", error.hint)
+    for k, name in enumerate(study.envelope.methods):
+        if known_method(name) and private.unit not in plugins.method(name).protects:
+            what = f"the envelope holds {name}, which cannot run with differential privacy of one {private.unit}"
+            yield Fault(("envelope", "methods", k), what, "Take it out.")
     questions = sum(c.rounds for c in bounded)
     if questions and all(v > 0 for v in (private.epsilon, private.delta, private.noise_multiplier)):
         cost = spent(questions, private.noise_multiplier, private.delta)

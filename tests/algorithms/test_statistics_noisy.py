@@ -130,8 +130,17 @@ def test_no_person_changes_a_field_by_more_than_its_sensitivity(rows: list[tuple
     with_, without = answers(rows), answers([r for r in rows if r[0] != who])
     for f in question.fields:
         assert f.sensitivity is not None
-        assert np.linalg.norm((with_[f.name] - without[f.name]).reshape(-1)) <= f.sensitivity + 1e-12
+        assert np.linalg.norm((with_[f.name] - without[f.name]).reshape(-1)) <= f.sensitivity
         assert np.abs(with_[f.name]).max() <= f.bound
+
+
+def test_sums_are_exact_in_any_order() -> None:
+    r = np.random.default_rng(7)
+    parts = statistics_noisy.on_grid(r.uniform(-1, 1, 10_000) / r.integers(1, 9, 10_000), 10_000)
+    assert len({float(r.permutation(parts).sum()) for _ in range(20)} | {float(np.cumsum(parts)[-1])}) == 1
+    assert np.abs(parts).max() <= 1
+    weights = statistics_noisy.on_grid(np.full(49, 1 / 49), 10_000)
+    assert weights.sum() <= 1  # 49 times the double nearest to 1/49 would not be
 
 
 def test_what_the_noise_left_no_sense_in_is_not_printed() -> None:

@@ -28,6 +28,11 @@ LEAST = 4.0
 FINE = 32
 """Bits of the deviation of a share, in steps, where the ring has room: what rounding adds to the sensitivity is then
 nothing."""
+SUMMING = -44
+"""A step may add up its persons in doubles, in any order: the error of such a sum counts to the sensitivity with 2^-44 of the
+field's bound, 512 units in the last place (pairwise or blocked addition keeps to that; a step that adds one by one puts its
+numbers on a grid first, so that its sums are exact). Casacuberta, Shoemate, Vadhan & Wagaman (CCS 2022) play what else
+happens."""
 WRAP = 40
 """A round's total leaves the ring with a probability below 2^-40."""
 
@@ -75,7 +80,7 @@ def _noise(f: Field, k: int, numbers: int, ring: Ring, sharing: Sharing) -> Nois
     # The first guess may be a step too fine for the ring; each turn makes the grid twice as coarse.
     exponent = FINE - math.frexp(scale * f.sensitivity)[1]
     while True:
-        sensitivity = _after(f, math.ldexp(f.sensitivity, exponent), sharing.unit)
+        sensitivity = _after(f, math.ldexp(f.sensitivity, exponent), exponent, sharing.unit)
         share = scale * sensitivity
         if share < LEAST:
             raise StudyInvalid(
@@ -92,10 +97,10 @@ def _noise(f: Field, k: int, numbers: int, ring: Ring, sharing: Sharing) -> Nois
         exponent -= 1
 
 
-def _after(f: Field, sensitivity: float, unit: str) -> float:
+def _after(f: Field, sensitivity: float, exponent: int, unit: str) -> float:
     if unit == "site":
         return after_conditional(sensitivity, f.size)
-    return after_nearest(sensitivity, f.size)
+    return after_nearest(sensitivity + math.ldexp(f.bound, exponent + SUMMING) * math.sqrt(f.size), f.size)
 
 
 def share_of(noise: Noise, size: int, key: bytes) -> npt.NDArray[np.int64]:
