@@ -50,7 +50,7 @@ class Frame:
             "formula": spec.formula.text, "variables": spec.variables, "subgroup": spec.subgroup,
             "model": spec.model.as_arguments(), "centre": self.constants.centre, "scale": self.constants.scale,
             "unit": np.array(self.unit), "holdout": spec.holdout, "seed": spec.setting.seed,
-        }  # fmt: skip
+        } | ({"by_content": True} if spec.private_unit == "person" else {})  # fmt: skip
 
     @property
     def local(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -52,7 +53,8 @@ def problem(table: Table, fit: Mapping[str, Any]) -> tuple[Model, Part, Part]:
     rows = _ordered(Part(x, (cases[columns.formula.response] - middle) / unit, cases.person))  # type: ignore[index]
     if not fit["holdout"]:
         return build(model), rows, rows
-    kept = held_out(rows.person, table.site, int(fit["seed"]), float(fit["holdout"]))
+    who = by_content(rows) if fit.get("by_content") else rows.person
+    kept = held_out(who, table.site, int(fit["seed"]), float(fit["holdout"]))
     return build(model), rows.take(~kept), rows.take(kept)
 
 
@@ -66,13 +68,34 @@ def held_out(person: npt.NDArray[np.int64], site: str, seed: int, share: float) 
     return _uniform(person, _key("holdout", seed, site)) < share
 
 
+def by_content(rows: Part) -> npt.NDArray[np.int64]:
+    """A number for each row's person that follows from that person's own rows alone, whoever else there is, shape (rows,).
+
+    Under differential privacy of persons: the dense numbers of the others shift when a person goes, and with them who is held
+    out; then one person would change everybody's part.
+    """
+    bits = (np.column_stack([rows.x, rows.y]) + 0.0).view(np.uint64)  # -0 is 0
+    mixed = np.zeros(len(rows), dtype=np.uint64)
+    for column in bits.T:
+        mixed = _mixed(mixed ^ column)
+    _, at = np.unique(rows.person, return_inverse=True)
+    total = np.zeros(int(at.max(initial=-1)) + 1, dtype=np.uint64)
+    np.add.at(total, at, mixed)  # modulo 2^64, so in any order
+    return total[at].view(np.int64)
+
+
 def _uniform(values: npt.NDArray[np.int64], key: int) -> Floats:
     """SplitMix64 (Steele, Lea and Flood, OOPSLA 2014) of each value, as a number in [0, 1)."""
     with np.errstate(over="ignore"):
-        z = (values.astype(np.uint64) + np.uint64(key)) * np.uint64(0x9E3779B97F4A7C15)
+        return np.asarray(_mixed(values.astype(np.uint64) + np.uint64(key)).astype(np.float64) / 2.0**64)
+
+
+def _mixed(z: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    with np.errstate(over="ignore"):
+        z = z * np.uint64(0x9E3779B97F4A7C15)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray((z ^ (z >> np.uint64(31))).astype(np.float64) / 2.0**64)
+        return z ^ (z >> np.uint64(31))
 
 
 def _key(*words: object) -> int:
@@ -123,11 +146,16 @@ def clipped(vector: Floats, most: float) -> Floats:
 
 
 def person_gradients(model: Model, weights: Weights, rows: Part, most: float) -> Floats:
-    """The sum over persons of the gradient of each one's own mean loss, each clipped to an L2 norm of `most`: shape (size,)."""
+    """The sum over persons of the gradient of each one's own mean loss, each clipped to an L2 norm of `most`: shape (size,).
+
+    Each is cut off to a grid on which the sum over up to 2^26 persons is exact, so that no error of addition, which hangs on
+    who else is there, makes one person count for more.
+    """
+    bits = 26 - math.frexp(most)[1]
     total = np.zeros(sum(w.size for w in weights.values()))
     order = np.argsort(rows.person, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(rows.person[order]) != 0]) if len(rows) else np.zeros(0, dtype=np.int64)
     for chosen in np.split(order, starts[1:]) if len(rows) else []:
         _, gradient = model.loss_and_gradient(weights, rows.x[chosen], rows.y[chosen])
-        total += clipped(flat(gradient), most)
+        total += np.ldexp(np.trunc(np.ldexp(clipped(flat(gradient), most), bits)), -bits)
     return total
