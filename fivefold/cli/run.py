@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -65,6 +65,7 @@ def run(
     from rich.console import Console
 
     from fivefold.coordinator.rounds import Progress
+    from fivefold.coordinator.run_log import refusals
     from fivefold.coordinator.session import run as run_study
     from fivefold.errors import RunInterrupted, StudyNotFound
     from fivefold.protocol.results import Result
@@ -125,6 +126,8 @@ def run(
     elif not quiet:
         shown = {name: r for name, r in done.results.items() if isinstance(r, Result)}
         show_results(shown, Console(width=None if sys.stdout.isatty() else 110))
+    for site in sorted({s for r in done.results.values() if isinstance(r, Result) for s in r.dropped}):
+        errors.print(_left_out(site, refusals(done.folder)), style="yellow", highlight=False)
     for name, end in ended.items():
         errors.print(f"{name} ended without a result: {end.message}. {end.help}", style="yellow", highlight=False)
     if not json:
@@ -139,6 +142,15 @@ class Over(NamedTuple):
     folder: Path
     superlink: str
     deadline: float
+
+
+def _left_out(site: str, refusals: Mapping[str, tuple[str, str]]) -> str:
+    """Why a site is not in a result, as far as the coordinator may know."""
+    code, rule = refusals.get(site, ("", ""))
+    if not code:
+        return f"{site} dropped out; the results are those of the other sites"
+    why = f"{code}, rule {rule}" if rule else code
+    return f"{site} refused ({why}), so the results are those of the other sites. Its own log says why."
 
 
 @contextmanager

@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import fivefold
-from fivefold.auth.keys import new_key, public_of, read_key, write_key
+from fivefold.auth.keys import new_key, public_of, write_key
 from fivefold.coordinator import sealing
 from fivefold.coordinator.airlock import site_checkers
 from fivefold.coordinator.rounds import Engine, Progress, drive
+from fivefold.coordinator.run_log import KEY, note_second_run, run_key, run_log
 from fivefold.errors import RunFolderTaken
 from fivefold.governance.safe_outputs import checkers_of
 from fivefold.plugins import method
 from fivefold.protocol.encoding import digest
 from fivefold.protocol.results import Result
-from fivefold.records.audit import AuditLog
 from fivefold.records.files import write_file
 from fivefold.records.provenance import AnalysisRecord, LeadRecord, RoundRecord, RunRecord, SiteRecord
 from fivefold.replay.cursor import Ended
@@ -77,12 +77,12 @@ def run(
                 )
             write_file(folder / STUDY_FILE, found.to_bytes())
             _keep(folder, plan_of(study, variations))
-            (folder / "coordinator.key").unlink(missing_ok=True)
+            (folder / KEY).unlink(missing_ok=True)
             identity = secrets.token_hex(8)
             if sealed:
                 sealing.begin(folder, identity, study)
             else:
-                write_key(folder / "coordinator.key", new_key())
+                write_key(folder / KEY, new_key())
             write_file(folder / "run.id", identity.encode())
         elif (folder / STUDY_FILE).read_bytes() != found.to_bytes():
             raise RunFolderTaken(f"{folder} holds the run of another study")
@@ -91,9 +91,9 @@ def run(
             raise RunFolderTaken(f"{folder} holds a run of other variations", help="Resume it without --vary.")
         identity = (folder / "run.id").read_text("ascii").strip()
         sealed = sealing.is_sealed(folder)
-        key = read_key(sealing.key_place(identity) if sealed else folder / "coordinator.key")
+        key = run_key(sealing.key_place(identity) if sealed else folder / KEY)
         journal_key = sealing.journal_key(folder, key) if sealed else None
-        with AuditLog(folder / "audit.jsonl", key, "coordinator") as log:
+        with run_log(folder, key, resume=resume) as log:
             log.write("run resumed" if resume else "run begun", run=identity, study=found.digest, engine=engine_name)
             for one in plan.variations:
                 log.write("variation", name=one.analysis.name, varies=one.varies, statement=one.statement_digest)
@@ -215,6 +215,7 @@ def _taken(folder: Path, resume: bool) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            note_second_run(folder)
             raise RunFolderTaken(f"another process is running in {folder}") from error
         yield
     finally:
