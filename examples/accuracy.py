@@ -102,7 +102,7 @@ def digits() -> Data:
     shares = rng.dirichlet([0.5] * 10, 10)
     frame["site"] = [sites[int(rng.choice(10, p=shares[int(d)]))] for d in raw.target]
     variables = (*(number(n, 0, 16) for n in names), category("digit", "0123456789"))
-    options = {"model": {"kind": "softmax"}, "rounds": 40, "batch_size": 16, "learning_rate": 0.05, "local_epochs": 2}
+    options = {"model": {"kind": "softmax"}, "rounds": 60, "batch_size": 16, "learning_rate": 0.1, "local_epochs": 3}
     return Data("digits", frame, variables, "digit ~ " + " + ".join(names), sites, finish(options, 0.25), methods(32))
 
 

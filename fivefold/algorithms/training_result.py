@@ -48,7 +48,7 @@ def result_of(frame: Frame, state: State, done: int, history: Sequence[Measured]
         why = "it was asked to stop" if watch.stop else f"{spec.patience} evaluations in a row did not lower the loss"
         kept = "" if watch.stop else "; the weights are those of the best evaluation"
         notes.append(f"training ended after {done} of {spec.rounds} rounds, since {why}{kept}")
-    if spec.holdout:
+    if spec.holdout and history:
         notes.append(f"evaluated on {spec.holdout:.0%} of the persons, who were kept out of the training")
     elif history:
         notes.append("evaluated on the rows that it was trained on: figures for new persons will be worse")

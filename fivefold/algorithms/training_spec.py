@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -23,8 +23,8 @@ from fivefold.study.definition import Analysis
 from fivefold.study.formula import SITE, Formula, Survival, parse
 
 OPTIONS = (
-    "model", "rounds", "local_epochs", "batch_size", "learning_rate", "schedule", "scaling", "weighting", "update_bound",
-    "clip", "holdout", "evaluate_every", "bins", "patience", "snapshot_every",
+    "model", "rounds", "local_epochs", "batch_size", "learning_rate", "schedule", "scaling", "ranges", "weighting",
+    "update_bound", "clip", "holdout", "evaluate_every", "bins", "patience", "snapshot_every",
 )  # fmt: skip
 MODEL_KEYS = ("kind", "hidden", "l2")
 SCHEDULES = ("constant", "linear", "cosine", "step")
@@ -61,6 +61,8 @@ class TrainingSpec:
     patience: int
     snapshot_every: int
     setting: Setting
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Narrower ranges than the dictionary's, by which numbers are scaled; known to everybody before the study."""
     personal: tuple[str, ...] = ()
     """Weights that stay at each site."""
 
@@ -146,7 +148,10 @@ def parse_training(analysis: Analysis, setting: Setting, more: Sequence[str] = (
         patience=options.integer("patience", 0, 0, 10_000),
         snapshot_every=options.integer("snapshot_every", 25, 1, 10_000),
         setting=setting,
+        ranges=_ranges(options, columns),
     )
+    if spec.ranges and spec.scaling != "range":
+        options.fault("'ranges' are given, and numbers are scaled by their federated means", "Write `scaling: range` too.")
     if spec.patience and not spec.evaluate_every:
         options.fault(
             "'patience' waits for a better loss, and nothing is evaluated", "Write `evaluate_every: 1`, or no `patience`."
@@ -165,6 +170,19 @@ def _formula(text: str) -> Formula:
             f"`{text}` has effects by site", help="Use the method `personalised`, which keeps parameters at each site."
         )
     return formula
+
+
+def _ranges(options: Options, columns: Design) -> dict[str, tuple[float, float]]:
+    """`{radius: [5, 30]}`: how wide a number is for most persons. Nothing is cut: it only scales."""
+    given = options.given.get("ranges", {})
+    example = "Write `ranges: {radius: [5, 30]}`: a covariate, and between which values most persons lie."
+    if not isinstance(given, Mapping):
+        options.fault(f"'ranges' is {given!r}", example)
+    for name, pair in given.items():
+        whole = isinstance(pair, (list, tuple)) and len(pair) == 2 and all(type(v) in (int, float) for v in pair)
+        if name not in columns.numbers or not whole or not -1e300 < pair[0] < pair[1] < 1e300:
+            options.fault(f"'ranges' has {name!r}: {pair!r}", example)
+    return {str(name): (float(pair[0]), float(pair[1])) for name, pair in given.items()}
 
 
 def _task(name: str, setting: Setting, where: str) -> tuple[Task, int]:
@@ -255,7 +273,7 @@ def scaled_columns(spec: TrainingSpec, found: Facts | None) -> tuple[Scaling, tu
     deviation = dict(zip(spec.numbers, found.deviation, strict=True)) if found is not None and known_moments else {}
 
     def moments(name: str) -> tuple[float, float]:
-        low, high = float(dictionary[name].minimum or 0), float(dictionary[name].maximum or 0)
+        low, high = spec.ranges.get(name, (float(dictionary[name].minimum or 0), float(dictionary[name].maximum or 0)))
         half = (high - low) / 2
         return float(mean.get(name, (low + high) / 2)), max(float(deviation.get(name, half)), 1e-3 * half)
 

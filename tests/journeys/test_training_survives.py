@@ -1,0 +1,111 @@
+"""Trainings that are killed with their sites and resumed; trainings with noise; all over real site folders."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from examples.accuracy import Data, breast
+from examples.consortium import prepared
+from fivefold.coordinator import session
+from fivefold.engines.local import LocalEngine, local_engine
+from fivefold.protocol.results import Result
+from fivefold.study.definition import Analysis
+from fivefold.study.digest import load_signed
+
+FORMULA = "malignant ~ mean_radius + mean_texture + mean_concavity + mean_symmetry"
+
+
+class Killing:
+    """An engine in whose exchange number `at` the whole process dies, coordinator and nodes, after some sites have answered."""
+
+    def __init__(self, engine: LocalEngine, at: int) -> None:
+        self.engine, self.left = engine, at
+
+    def exchange(self, requests: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
+        self.left -= 1
+        for i, reply in enumerate(self.engine.exchange(requests)):
+            if self.left == 0 and i == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield reply
+
+
+@pytest.fixture(scope="module")
+def data() -> Data:
+    return breast()
+
+
+def run(out: Path, data: Data, *, resume: bool = False, kill_at: int = 0) -> session.Run:
+    engine = local_engine(out / "sites", data.sites)
+    over = Killing(engine, kill_at) if kill_at else engine
+    signed = load_signed(out / "study.signed.json")
+    return session.run(signed, over, out / "run", tell=lambda _: None, engine_name="local", resume=resume)
+
+
+def killed(out: Path, data: Data, at: int) -> bool:
+    child = os.fork()
+    if child == 0:
+        try:
+            run(out, data, kill_at=at)
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(child, 0)
+    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+
+
+def result(done: session.Run, name: str) -> Result:
+    found = done.results[name]
+    assert isinstance(found, Result), found
+    return found
+
+
+def test_scaffold_killed_and_resumed_is_the_run_that_was_left_alone(data: Data, tmp_path: Path) -> None:
+    """The control variates lie at the sites: staged in a round that was lost, they must not count."""
+    options = {"rounds": 6, "local_epochs": 3, "batch_size": 32, "learning_rate": 0.3, "evaluate_every": 6, "holdout": 0.25}
+    fresh = tmp_path / "fresh"
+    prepared(fresh, "breast", data.frame, data.variables, (Analysis("drift", "scaffold", FORMULA, options=options),), seed=3)
+    whole = shutil.copytree(fresh, tmp_path / "whole")
+    expected = result(run(whole, data), "drift")
+    kept = 0
+    for at in (9, 14):
+        out = shutil.copytree(fresh, tmp_path / f"killed{at}")
+        assert killed(out, data, at)
+        kept += any((out / "sites").rglob("committed/*"))
+        found = result(run(out, data, resume=True), "drift")
+        assert found.facts["weights_sha256"] == expected.facts["weights_sha256"], at
+        assert found.tables == expected.tables
+        shutil.rmtree(out)
+    assert kept  # in some of them a variate was on disk when the process died
+    assert not any((whole / "sites").rglob("committed/*")), "what a step kept dies with the run"
+
+
+@pytest.mark.parametrize("unit", ["person", "site"])
+def test_a_training_with_noise_learns_and_says_what_it_cost(data: Data, tmp_path: Path, unit: str) -> None:
+    options: dict[str, object] = {
+        "rounds": 12, "optimiser": "momentum", "beta1": 0.5, "clip": 1.0, "holdout": 0.25,
+        "ranges": {"mean_radius": [6, 22], "mean_texture": [10, 30], "mean_concavity": [0, 0.3], "mean_symmetry": [0.1, 0.25]},
+    }  # fmt: skip
+    if unit == "person":
+        options |= {"server_rate": 4.0, "learning_rate": 1.0, "evaluate_every": 12, "bins": 5}
+    else:
+        options |= {"server_rate": 1.0, "learning_rate": 0.3, "local_epochs": 2, "batch_size": 16}
+    privacy = {"differential_privacy": {"unit": unit, "epsilon": 10.0, "delta": 1e-5, "noise_multiplier": 2.5}}
+    asked = Analysis("private", "fedopt", FORMULA, options=options)
+    out = tmp_path / "out"
+    prepared(out, "breast", data.frame, data.variables, (asked,), seed=1, privacy=privacy, policy={"max_epsilon": 20.0})
+    found = result(run(out, data), "private")
+    assert f"per {unit}" in str(found.facts["privacy"])
+    weight = dict(zip(found.tables["coefficients"].column("term"), found.tables["coefficients"].column("scaled"), strict=True))
+    assert float(str(weight["mean_concavity"])) > 0.3
+    assert float(str(weight["mean_radius"])) > 0.3
+    if unit == "person":
+        assert found.facts["accuracy"] > 0.8
+    else:
+        assert "accuracy" not in found.facts
+    assert np.isfinite([float(str(v)) for v in found.tables["weights"].column("value")]).all()
