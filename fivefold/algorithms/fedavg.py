@@ -61,4 +61,5 @@ METHOD = Method(
     steps=(count_step, persons, local_update, gradient_of_persons, evaluate, evaluate_persons),
     cost=price,
     protects=("person", "site"),
+    trains=True,
 )

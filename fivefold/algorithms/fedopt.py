@@ -91,4 +91,5 @@ METHOD = Method(
     steps=fedavg.METHOD.steps,
     cost=fedavg.price,
     protects=("person", "site"),
+    trains=True,
 )

@@ -53,4 +53,5 @@ METHOD = Method(
     steps=(count_step, local_update, evaluate),
     cost=fedavg.price,
     protects=("site",),
+    trains=True,
 )

@@ -63,5 +63,7 @@ class Method:
     rounds: Callable[[Any], Rounds]
     steps: tuple[SiteStep, ...]
     cost: Callable[[Any], Cost]
+    trains: bool = False
+    """Whether it sends model updates (fields of kind `update`), whose aggregates the sites take on trust."""
     protects: tuple[Literal["person", "site"], ...] = ()
     """The units for which every field that the method asks declares its sensitivity; none: it cannot run with noise."""

@@ -142,4 +142,5 @@ METHOD = Method(
     rounds=personalised,
     steps=(count_step, own_round),
     cost=price,
+    trains=True,
 )

@@ -108,4 +108,5 @@ METHOD = Method(
     rounds=scaffold,
     steps=(count_step, local_update, evaluate),
     cost=price,
+    trains=True,
 )

@@ -180,6 +180,13 @@ def notes(study: Study) -> Iterator[Fault]:
             f"delta should lie well below one over the number of persons, of whom there may be {most:,}",
             "Write a smaller delta, or a max_rows_per_site that is nearer to the truth.",
         )
+    for i, analysis in enumerate(study.analyses):
+        if known_method(analysis.method) and plugins.method(analysis.method).trains:
+            yield Fault(
+                ("analyses", i),
+                f"the models of analysis {analysis.name!r} are too large for its sites to add up: they are taken on trust",
+                "A coordinator could send a false model; see docs/threat-model.md.",
+            )
     if study.envelope.fits == 0 and (study.envelope.methods or study.envelope.variables or study.envelope.subgroups):
         yield Fault(
             ("envelope", "fits"), "the envelope allows no fits, so nothing can be varied", "Write fits: 5, for example."

@@ -144,7 +144,8 @@ def _people(study: Study) -> Iterator[Fault]:
         why = SUBTRACTION if count == 2 else "one site alone has nobody to add to"
         yield Fault(("sites",), f"a study needs three sites or more: {why}", "Bring in another site.")
     if count > MOST_SITES:
-        yield Fault(("sites",), f"{count} sites are more than {MOST_SITES}", f"Ask at most {MOST_SITES}.")
+        why = "each masks towards all others, and this version has no sparse graph for more"
+        yield Fault(("sites",), f"{count} sites are more than the {MOST_SITES} of a secure sum: {why}", f"Ask {MOST_SITES}.")
 
 
 def _variables(study: Study) -> Iterator[Fault]:

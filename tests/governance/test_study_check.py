@@ -41,6 +41,22 @@ def test_a_new_study_is_in_order(tmp_path: Path) -> None:
     assert checked.enforced(ready=True).analyses[1].method == "glm"
 
 
+def test_models_are_on_trust_and_statistics_are_not() -> None:
+    """The breast example trains models in one study, and counts and fits in the other."""
+    folder = Path(study_check.__file__).parents[2] / "examples" / "breast"
+    said = {f: [n.what for n in study_check.check(folder / f, today=TODAY).notes] for f in ("training.yaml", "study.yaml")}
+    assert not [what for what in said["study.yaml"] if "on trust" in what]
+    assert [what for what in said["training.yaml"] if "on trust" in what]
+
+
+def test_more_sites_than_the_complete_graph_takes(tmp_path: Path) -> None:
+    rows = "".join(f"  - {{name: s{i}, public_key: {keys.public_of(i.to_bytes(32, 'big')).hex()}}}\n" for i in range(10, 136))
+    checked = study_check.check(study(tmp_path, ("\nsites:\n", f"\nsites:\n{rows}")), today=TODAY)
+    (fault,) = checked.faults
+    assert "129 sites are more than the 128 of a secure sum" in fault.what
+    assert "sparse graph" in fault.what
+
+
 def test_a_new_study_without_keys_is_in_order_but_open(tmp_path: Path) -> None:
     for name, text in skeleton(answers_of({}, TODAY)).items():
         (tmp_path / name).write_text(text, encoding="utf-8")

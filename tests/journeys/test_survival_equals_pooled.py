@@ -16,7 +16,7 @@ from fivefold.coordinator import session
 from fivefold.coordinator.rounds import Engine
 from fivefold.engines.local import LocalEngine, local_engine
 from fivefold.protocol.results import Result
-from tests.journeys.consortium import Losing, pooled, signed
+from tests.journeys.consortium import Gone, pooled, signed
 
 GONE = "inst-10-12"
 FITTING = 7
@@ -76,7 +76,7 @@ def assert_curves(found: Result, rows: pd.DataFrame) -> None:
 
 @pytest.mark.parametrize("drops", [False, True])
 def test_survival_over_sites_is_survival_over_all_rows(lung: Path, drops: bool) -> None:
-    over = Losing(engine(lung), {GONE}, {"share"}, range(FITTING, 100)) if drops else engine(lung)
+    over = Gone(engine(lung), GONE, "ask", FITTING) if drops else engine(lung)
     found, rows = run(lung, over), pooled(lung)
     assert_curves(found["survival"], rows)
     assert len(found["survival"].sites) == 5

@@ -24,8 +24,8 @@ from fivefold.site import gate
 from tests.journeys.hostile import SITES, Consortium, Hostile
 from tests.journeys.hostile import prepared as prepared
 from tests.journeys.hostile import them as them
+from tests.journeys.search import found_in, leaves, windows
 
-WINDOW, DISTINCT = 16, 6
 SECRET = "Zebedee-Quillfeather-1871"
 
 
@@ -42,49 +42,6 @@ class Tapped(LocalEngine):
             for site, reply in super().exchange({name: data}):
                 self.wire += [data, reply]
                 yield site, reply
-
-
-def windows(data: bytes, step: int = 8) -> set[bytes]:
-    """The 16-byte windows of an encoded vector that are telling: no zeros, no few bytes again and again."""
-    found = (data[at : at + WINDOW] for at in range(0, len(data) - WINDOW + 1, step))
-    return {w for w in found if len(set(w)) >= DISTINCT}
-
-
-def found_in(data: bytes, needles: set[bytes]) -> set[bytes]:
-    """The needles that stand anywhere in the bytes, at any offset."""
-    if len(data) < WINDOW:
-        return set()
-    first = np.array(sorted({int.from_bytes(n[:8], "little") for n in needles}), dtype=np.uint64)
-    hits: set[bytes] = set()
-    for shift in range(8):
-        words = np.frombuffer(data, dtype="<u8", offset=shift, count=(len(data) - shift) // 8)
-        for at in np.flatnonzero(np.isin(words, first)):
-            start = shift + 8 * int(at)
-            if (piece := data[start : start + WINDOW]) in needles:
-                hits.add(piece)
-    return hits
-
-
-def leaves(value: Any) -> Iterator[bytes]:
-    """All texts, bytes and arrays of a value of the journal, messages within bytes opened too."""
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield key.encode()
-            yield from leaves(inner)
-    elif isinstance(value, (list, tuple)):
-        numbers = [v for v in value if isinstance(v, (int, float))]
-        yield np.array(numbers, dtype=np.float64).tobytes()
-        for inner in value:
-            yield from leaves(inner)
-    elif isinstance(value, np.ndarray):
-        yield value.tobytes()
-        yield value.astype(np.float64).tobytes()
-    elif isinstance(value, str):
-        yield value.encode()
-    elif isinstance(value, bytes):
-        yield value
-        with contextlib.suppress(FivefoldError):  # a message within a message
-            yield from leaves(decode(value))
 
 
 def folder_bytes(folder: Path) -> Iterator[bytes]:

@@ -12,6 +12,7 @@ and the coordinator restart, and, where the adversary is active, sites are lied 
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -32,6 +33,8 @@ from fivefold.protocol import messages as m
 from fivefold.protocol.messages import Envelope, Place
 from tests.site.secure_sum_bench import Bench, integers
 
+EXAMPLES = int(os.environ.get("FIVEFOLD_STATEFUL", "40"))
+"""Of 50 steps each; 200 take minutes, and are run by hand before a release."""
 ATTEMPTS = 4
 TRIPS = 6
 number = st.integers(0, 1 << 16)
@@ -378,7 +381,7 @@ class SecureRoundsMachine(RuleBasedStateMachine):
 
 TestSecureRounds = SecureRoundsMachine.TestCase
 TestSecureRounds.settings = settings(
-    max_examples=200,
+    max_examples=EXAMPLES,
     stateful_step_count=50,
     deadline=None,
     derandomize=True,
