@@ -24,6 +24,7 @@ METHODS = {
     "fedopt": "fivefold.algorithms.fedopt",
     "scaffold": "fivefold.algorithms.scaffold",
     "personalised": "fivefold.algorithms.personalised",
+    "cyclic": "fivefold.algorithms.cyclic",
 }
 """Built-in methods: name in the study file → module with a `METHOD`. Others: entry points in the group `fivefold.methods`."""
 

@@ -38,7 +38,7 @@ def test_what_a_method_is_written_with(module: object, names: set[str]) -> None:
 
 def test_built_in_methods() -> None:
     assert set(plugins.METHODS) == {
-        "statistics", "glm", "cox", "kaplan_meier", "fedavg", "fedprox", "fedopt", "scaffold", "personalised",
+        "statistics", "glm", "cox", "kaplan_meier", "fedavg", "fedprox", "fedopt", "scaffold", "personalised", "cyclic",
     }  # fmt: skip
     for name in plugins.METHODS:
         found = plugins.method(name)

@@ -26,7 +26,7 @@ from tests.algorithms import plain, real_data, survival_data
 
 FORBIDDEN = {"time", "random", "os", "pathlib", "threading", "multiprocessing", "socket", "subprocess", "datetime", "secrets"}
 TRAINED = "malignant ~ mean_radius + mean_texture + grade"
-FOLLOWS_A_PATH = {"fedavg", "fedprox", "fedopt", "scaffold", "personalised"}
+FOLLOWS_A_PATH = {"fedavg", "fedprox", "fedopt", "scaffold", "personalised", "cyclic"}
 """Trainings: the weights depend on every round before, so a site that left has had its part in them."""
 GRID = {"step": 30, "end": 1110, "event_totals": True}
 
@@ -59,6 +59,7 @@ CASES: dict[str, tuple[Callable[[], Any], Analysis]] = {
         real_data.breast, Analysis("a", "fedopt", TRAINED, options={"rounds": 4, "optimiser": "yogi", "holdout": 0.3}),
     ),
     "scaffold": (real_data.breast, Analysis("a", "scaffold", TRAINED, options={"rounds": 4, "batch_size": 32})),
+    "cyclic": (real_data.breast, Analysis("a", "cyclic", TRAINED, options={"rounds": 5, "batch_size": 32})),
     "personalised": (
         real_data.breast,
         Analysis("a", "personalised", TRAINED, options={"rounds": 4, "model": {"kind": "mlp", "hidden": [4]}}),
