@@ -22,6 +22,10 @@ KeyFile = Annotated[Path, typer.Option("--key", help="Your own private key.", me
 Beside = Annotated[
     list[Path] | None, typer.Option(help="A folder of an earlier release elsewhere, to be compared with.", metavar="DIR")
 ]
+Sites = Annotated[
+    Path | None,
+    typer.Option("--sites", help="Where the site folders are, to ask each for objections; beside the study by default."),
+]
 
 
 class FormName(StrEnum):
@@ -108,15 +112,18 @@ def check(
     key: KeyFile,
     form: FormOption = FormName.as_is,
     beside: Beside = None,
+    sites: Sites = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as ACRO writes it.")] = False,
 ) -> None:
     """The automatic checks, rule by rule. For a checker."""
     from fivefold.cli.keys import open_key
+    from fivefold.cli.outputs_sites import objecting
     from fivefold.coordinator import airlock
 
     it = airlock.airlock(run)
     held = airlock.opened(it, open_key(key))
-    made, digest = airlock.proposal(it, held, number, _form(form), beside=beside or ())
+    objections = objecting(it, held, number, _form(form), beside or (), sites)
+    made, digest = airlock.proposal(it, held, number, _form(form), beside=beside or (), objections=objections)
     if as_json:
         import json
 
@@ -137,25 +144,46 @@ def decide(
     form: FormOption = FormName.as_is,
     reason: Annotated[str, typer.Option(help="Why; needed for everything but a release.")] = "",
     beside: Beside = None,
+    sites: Sites = None,
 ) -> None:
     """Decide, on exactly what would be released. For a checker; signed, logged."""
     from fivefold.cli.keys import open_key
+    from fivefold.cli.outputs_sites import objecting
     from fivefold.coordinator import airlock
 
     it, private = airlock.airlock(run), open_key(key)
-    said = airlock.word(it, private, number, _choice(choice), _form(form), reason, beside=beside or ())
+    objections = None
+    if choice in (ChoiceName.release, ChoiceName.exception) and airlock.is_checker(it, private):
+        objections = objecting(it, airlock.opened(it, private), number, _form(form), beside or (), sites)
+    said = airlock.word(it, private, number, _choice(choice), _form(form), reason, beside=beside or (), objections=objections)
     typer.echo(f"{said.checker.name}: {said.choice} ({said.form}) on {said.proposal[:16]}…")
     standing = next(s for s in airlock.queue(it) if s.request.number == number)
     typer.echo(f"request {number}: {standing.state}" + "".join(f"\n  · {line}" for line in standing.open))
 
 
 @app.command()
-def release(run: RunFolder, number: Number, key: KeyFile, beside: Beside = None) -> None:
+def release(run: RunFolder, number: Number, key: KeyFile, beside: Beside = None, sites: Sites = None) -> None:
     """Write the released files, once enough checkers agree. KEY opens the results; the coordinator's own signs."""
     from fivefold.cli.keys import open_key
+    from fivefold.cli.outputs_sites import objecting, tell
     from fivefold.coordinator import airlock
 
-    place = airlock.release(airlock.airlock(run), open_key(key), number, beside=beside or ())
+    it, private = airlock.airlock(run), open_key(key)
+    held = airlock.opened(it, private)
+    standing = next((s for s in airlock.queue(it) if s.request.number == number), None)
+    if standing is None or standing.agreed is None:
+        airlock.release(it, private, number)  # which says what is missing
+        return
+    form = standing.agreed[1]
+    objections = objecting(it, held, number, form, beside or (), sites)
+    place = airlock.release(
+        it,
+        private,
+        number,
+        beside=beside or (),
+        objections=objections,
+        enter=lambda: tell(it, held, number, form, beside or (), sites),
+    )
     typer.echo(f"released: {place}")
 
 

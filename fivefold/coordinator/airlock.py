@@ -15,7 +15,7 @@ import hmac
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -139,6 +139,15 @@ def opened(it: Airlock, private: bytes) -> Held:
     return Held(results_of(json.loads(bytes(held["result"]))), bytes(held["secret"]))
 
 
+def is_checker(it: Airlock, private: bytes) -> bool:
+    """Whether a key may decide here."""
+    try:
+        may_check(it.study.study, it.checkers(), it.operators(), public_of(private).hex())
+    except NotApproved:
+        return False
+    return True
+
+
 # ---- the acts -------------------------------------------------------------------------------------------------------
 def request(it: Airlock, private: bytes, **asked: Any) -> Request:
     """The lead asks for a release; see `safe_outputs.ask`."""
@@ -195,9 +204,12 @@ def _decided(
     )  # fmt: skip
 
 
-def release(it: Airlock, private: bytes, number: int, *, beside: Sequence[Path] = (), objections: int | None = None) -> Path:
+def release(
+    it: Airlock, private: bytes, number: int, *, beside: Sequence[Path] = (), objections: int | None = None,
+    enter: Callable[[], None] | None = None,
+) -> Path:  # fmt: skip
     """Write what the checkers let go, and nothing else; the folder. `private` opens the results; the coordinator's own key
-    signs.
+    signs. `enter` tells the sites, whose ledgers have a release before anybody else has it.
 
     Checks again, with what was released since. Raises `OutputHeld` where words are missing or something has changed.
     """
@@ -223,8 +235,11 @@ def release(it: Airlock, private: bytes, number: int, *, beside: Sequence[Path] 
     shutil.rmtree(aside, ignore_errors=True)
     files = _write(it, aside, standing, made, digest)
     _log(it, "output_release", request=number, form=form, proposal=digest, files=files)
-    record_release(it.chain, operator, request=number, proposal=digest, form=form, files=files)
+    if enter is not None:
+        enter()
+    shutil.rmtree(place, ignore_errors=True)  # of a release that was cut off just here
     os.replace(aside, place)
+    record_release(it.chain, operator, request=number, proposal=digest, form=form, files=files)
     return place
 
 

@@ -45,7 +45,7 @@ class Count:
     @classmethod
     def from_plain(cls, value: Any) -> Count:
         where, low, high = value
-        pairs = tuple((str(n), (float(c[0]), float(c[1])) if isinstance(c, list) else c) for n, c in where)
+        pairs = tuple((str(n), (float(c[0]), float(c[1])) if isinstance(c, (list, tuple)) else c) for n, c in where)
         return cls(pairs, int(low), int(high))
 
 

@@ -30,11 +30,15 @@ NEEDS_NOISE = "a cohort that is not made of declared categories cannot be compar
 
 @dataclass(frozen=True)
 class Proposal:
-    """What would be released: each analysis in its form, the counts that it tells, and the report on it."""
+    """What would be released: each analysis in its form, the counts that each tells, and the report on all."""
 
     results: Mapping[str, Result]
-    counts: tuple[Count, ...]
+    told: Mapping[str, tuple[Count, ...]]
     report: Report
+
+    @property
+    def counts(self) -> tuple[Count, ...]:
+        return tuple(c for counts in self.told.values() for c in counts)
 
 
 def rules_of(study: Study) -> Rules:
@@ -57,6 +61,7 @@ def propose(
     base = rules.threshold if form == "rounded" else 1
     by_name = {a.name: a for a in study.analyses}
     shown: dict[str, Result] = {}
+    tells_of: dict[str, tuple[Count, ...]] = {}
     counts: list[Count] = []
     large: list[CountTable] = []
     reports = []
@@ -71,7 +76,7 @@ def propose(
             less = told(study, analysis, bare, base)
             if judge([*before, *counts, *less.counts], levels, rules.threshold).permitted:
                 it, tells = bare, less
-        shown[name] = it
+        shown[name], tells_of[name] = it, tells.counts
         counts += tells.counts
         whole = {t.name: t for t in told(study, analysis, result).tables.values()} if tells.large else {}
         large += [replace(t, known=whole[t.name].counts if base == 1 else None) for t in tells.large]
@@ -85,7 +90,7 @@ def propose(
         uid, kind = f"output_{number}", TYPES.get(analysis.method, "custom")
         reports.append(OutputReport(uid, kind, _command(analysis), properties, tuple((files or {}).get(name, ())), found))
     together = tuple(_together(study, counts, large, before, rules, objections))
-    return Proposal(shown, tuple(counts), Report(tuple(reports), together))
+    return Proposal(shown, tells_of, Report(tuple(reports), together))
 
 
 def checked(study: Study, analysis: Analysis, result: Result, tells: Told, rules: Rules, whole: Result) -> Iterator[Finding]:

@@ -88,6 +88,7 @@ def prepare(
         "at": at,
         "report": found.report.value(),
         "tags": {"data": tags.data, "mapping": tags.mapping, "cohort": tags.cohort},
+        "who": snapshot.identities(secret, policy.asset, found.identifiers),
     }
     with site.act("snapshot", study=study_digest, asset=policy.asset, data=tags.data, mapping=tags.mapping, cohort=tags.cohort):
         if not any(snapshot.difference(before, persons) == 0 and before.layout == layout for before in earlier):

@@ -1,0 +1,64 @@
+"""Asking the sites on this machine what they say of a release, and telling them of it. Only how many object is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fivefold.coordinator.airlock import Airlock, Held
+    from fivefold.governance.output_forms import Form
+    from fivefold.site.folder import SiteFolder
+    from fivefold.site.release_ledger import Proposed
+
+
+def place(run: Path, sites: Path | None) -> Path | None:
+    """Where the site folders are: as named, or beside the study whose run this is; None where there are none."""
+    beside = run.resolve().parent.parent / "sites"
+    return sites or (beside if beside.is_dir() else None)
+
+
+def objecting(it: Airlock, held: Held, number: int, form: Form, beside: Sequence[Path], sites: Path | None) -> int | None:
+    """How many sites object to what a request would release; None where none can be asked. A site that refuses to answer
+    objects."""
+    from fivefold.errors import FivefoldError
+    from fivefold.site.release_ledger import verdict
+
+    where = place(it.folder, sites)
+    if where is None:
+        return None
+    proposed = _proposed(it, held, number, form, beside)
+    said = []
+    for site in _sites(it, where):
+        try:
+            said.append(verdict(site, it.study, proposed))
+        except FivefoldError:
+            said.append(True)
+    return sum(said)
+
+
+def tell(it: Airlock, held: Held, number: int, form: Form, beside: Sequence[Path], sites: Path | None) -> None:
+    """Enter a release in each site's own ledger."""
+    from fivefold.site.release_ledger import record
+
+    where = place(it.folder, sites)
+    if where is None:
+        return
+    proposed = _proposed(it, held, number, form, beside)
+    for site in _sites(it, where):
+        record(site, it.study, proposed, release=f"{it.run}/{number}")
+
+
+def _proposed(it: Airlock, held: Held, number: int, form: Form, beside: Sequence[Path]) -> Proposed:
+    from fivefold.coordinator.airlock import population, proposal
+    from fivefold.site.release_ledger import Proposed
+
+    made, _ = proposal(it, held, number, form, beside=beside)
+    return Proposed(made.told, population(it.study))
+
+
+def _sites(it: Airlock, where: Path) -> Iterator[SiteFolder]:
+    from fivefold.site.folder import opened
+
+    return (opened(where / s.name) for s in it.study.study.sites)
