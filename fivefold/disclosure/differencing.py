@@ -170,7 +170,7 @@ def _axes(counts: Sequence[Count], levels: Mapping[str, Sequence[str]]) -> dict[
             out[name] = [*((a, b) for a, b in itertools.pairwise(edges)), MISSING]
         else:
             out[name] = [KNOWN, MISSING]
-    return out
+    return out or {"persons": [KNOWN]}
 
 
 def _merged(counts: Sequence[Count], axes: Mapping[str, Sequence[Condition]]) -> tuple[Whole, npt.NDArray[np.int64]]:

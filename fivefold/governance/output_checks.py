@@ -206,11 +206,11 @@ def _together(
 
 def _sites(objections: int | None) -> Iterator[Finding]:
     if objections is None:
-        yield Finding("nk-rule, p-ratio", "review", "nk-rule, p-ratio: the sites have not been asked")
+        yield Finding("nk-rule, p-ratio", "review", "sites: they have not been asked for objections")
     elif objections:
-        yield Finding("nk-rule, p-ratio", "fail", f"nk-rule, p-ratio: {objections} sites object", binding=True)
+        yield Finding("nk-rule, p-ratio", "fail", f"sites: {objections} object", binding=True)
     else:
-        yield Finding("nk-rule, p-ratio", "pass", "nk-rule, p-ratio: no site objects")
+        yield Finding("nk-rule, p-ratio", "pass", "sites: none objects")
 
 
 def _than(value: int, least: int) -> str:
