@@ -20,6 +20,7 @@ demo: .venv/made-for-demo
 	@$(BIN)/python -m examples.prepare lung $(RUN)
 	@$(BIN)/fivefold run $(RUN)/study.yaml
 	@$(BIN)/python -m examples.compare $(RUN)
+	@$(BIN)/python -m examples.release $(RUN)
 
 test: .venv/made-for-test .venv-crate/requirements.txt .venv-flare/requirements.txt .venv-substra/requirements.txt
 	$(BIN)/python -m pytest $(PYTEST)

@@ -69,6 +69,7 @@ def _boxes(table: Floats, mask: Mask, cells: npt.NDArray[np.int64], minimum: int
     partners = _partners(table.shape, cells)  # (trials, cells, axes)
     corners = np.array(list(product((0, 1), repeat=table.ndim)))
     parity = corners.sum(axis=1) % 2
+    dearest = float(table.sum()) + table.size
     best_cost = np.full(len(cells), np.inf)
     best = np.zeros((len(cells), table.ndim), dtype=np.int64)
     for other in partners:
@@ -78,7 +79,7 @@ def _boxes(table: Floats, mask: Mask, cells: npt.NDArray[np.int64], minimum: int
         for corner, side in zip(corners, parity, strict=True):
             at = tuple(np.where(corner, other, cells).T)
             value = table[at]
-            cost += np.where(mask[at], 0.0, value + 1.0)
+            cost += np.where(mask[at], 0.0, np.where(value == 0, dearest, value + 1.0))  # zeros are the last to be hidden
             if side:
                 odd = np.minimum(odd, value)
             else:

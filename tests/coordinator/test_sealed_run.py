@@ -161,6 +161,19 @@ def test_a_statement_taken_away_stops_every_release(lung: Path, at_the_coordinat
     assert b"not this one" in veto
 
 
+def test_a_digest_of_a_proposal_cannot_be_guessed(lung: Path, at_the_coordinator: None) -> None:
+    """Two checkers get one digest; who knows the table but not the sealed secret gets another."""
+    it = airlock.airlock(lung / "runs" / "s")
+    held = [airlock.opened(it, key(lung, name)) for name in ("first-checker", "second-checker")]
+    airlock.request(it, key(lung, "lead"), analyses=["cox"], what="", purpose="digests")
+    number = airlock.queue(it)[-1].request.number
+    first, second = (airlock.proposal(it, h, number, "rounded")[1] for h in held)
+    assert first == second
+    guessed = airlock.Held(held[0].results, bytes(32))
+    assert airlock.proposal(it, guessed, number, "rounded")[1] != first
+    assert held[0].secret == held[1].secret != bytes(32)
+
+
 def test_a_study_without_checkers_cannot_be_run_sealed(tmp_path: Path) -> None:
     out = tmp_path / "breast"
     assert prepare.main(["breast", str(out)]) == 0
