@@ -88,7 +88,7 @@ def run(
     plan_of(found.study, variations)
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     folder = resume or out or signed.parent / "runs" / stamp
-    errors = Console(stderr=True)
+    errors = Console(stderr=True, soft_wrap=True)
 
     def tell(at: Progress) -> None:
         if not (quiet or json):
