@@ -283,12 +283,18 @@ def compare(data: Data, *, secure: bool, seeds: Sequence[int] = SEEDS) -> list[R
     tables = tables_of(data)
     federated: dict[str, list[float]] = {m: [] for m in data.methods}
     pooled: dict[str, list[float]] = {m: [] for m in data.methods}
+    twins: dict[str, float] = {}  # methods with the same model and steps share a twin
     for seed in seeds:
         found = secure_accuracies(data, seed) if secure else {}
         for analysis in data.analyses():
             name = analysis.method
             federated[name].append(found[name] if secure else plain_accuracy(data, analysis, seed, tables))
-            pooled[name].append(pooled_accuracy(data, analysis, seed, tables))
+            same = repr(
+                (seed, *(analysis.options[k] for k in ("model", "rounds", "local_epochs", "batch_size", "learning_rate")))
+            )
+            if same not in twins:
+                twins[same] = pooled_accuracy(data, analysis, seed, tables)
+            pooled[name].append(twins[same])
     return [Row(data.name, m, tuple(federated[m]), tuple(pooled[m])) for m in data.methods]
 
 
