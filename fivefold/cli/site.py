@@ -206,6 +206,8 @@ def approve(
         )
     typer.echo(f"approved by {given.custodian} until {given.expires}, under version {given.policy_version} of site.yaml")
     typer.echo(f"  analyses {', '.join(given.analyses)}; site_totals {given.site_totals}; event_totals {given.event_totals}")
+    if given.checkers:
+        typer.echo(f"  output checkers of this site's own: {', '.join(name for name, _ in given.checkers)}")
 
 
 @app.command()

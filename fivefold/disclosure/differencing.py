@@ -27,6 +27,8 @@ from fivefold.disclosure.tables import KNOWN, MISSING, Condition, Count, CountTa
 MOST_CELLS = 2_000_000
 """Elementary cells times counts, in units of 100."""
 MOST_UNKNOWNS = 4_000
+TOO_MANY = "too many declared cells to compare exactly with what was released: merge categories"
+CONTRADICT = "the counts contradict each other: they are not of one population"
 Whole = npt.NDArray[np.int64]
 
 
@@ -63,24 +65,87 @@ def judge(
 
 @lru_cache(maxsize=64)
 def _judged(counts: tuple[Count, ...], known: tuple[tuple[str, tuple[str, ...]], ...], minimum: int) -> Verdict:
+    """By parts that share no variable: as with large tables, they can be of one population of any size that suits them all."""
     levels = dict(known)
-    axes = _axes(counts, levels)
-    size = int(np.prod([float(len(a)) for a in axes.values()]))
-    if size * len(counts) > MOST_CELLS * 100:
-        return Verdict(False, "too many declared cells to compare exactly with what was released: merge categories")
-    matrix, sample = _merged(counts, axes)
-    if matrix.shape[1] > MOST_UNKNOWNS:
-        return Verdict(False, "too many declared cells to compare exactly with what was released: merge categories")
-    low = np.array([c.low for c in counts], dtype=np.int64)
-    high = np.array([c.high for c in counts], dtype=np.int64)
-    at = isolated(matrix, low, high, minimum)
-    if at is None:
-        return Verdict(True)
-    if at < 0:
-        return Verdict(False, "the counts contradict each other: they are not of one population")
-    cell = _words(axes, int(sample[at]))
-    said = ", ".join(f"{n} {v}" for n, v in cell)
-    return Verdict(False, f"with what was released, fewer than {minimum} persons could be told apart: {said}", cell)
+    nobody = frozenset(c.where[0][0] for c in counts if c.high == 0 and len(c.where) == 1 and c.where[0][1] is MISSING)
+    simple = dict.fromkeys(s for c in counts if (s := _simplified(c, nobody)) is not None)
+    parts = _parts(tuple(simple))
+    systems = []
+    for part in parts:
+        axes = _axes(part, levels, nobody)
+        size = int(np.prod([float(len(a)) for a in axes.values()]))
+        if size * len(part) > MOST_CELLS * 100:
+            return Verdict(False, TOO_MANY)
+        matrix, sample = _merged(part, axes)
+        if matrix.shape[1] > MOST_UNKNOWNS:
+            return Verdict(False, TOO_MANY)
+        low = np.array([c.low for c in part], dtype=np.int64)
+        high = np.array([c.high for c in part], dtype=np.int64)
+        systems.append((axes, sample, matrix, low, high))
+    if len(systems) > 1:
+        total = _common_total([(m, low, high) for _, _, m, low, high in systems])
+        if total is None:
+            return Verdict(False, CONTRADICT)
+        systems = [
+            (axes, sample, np.vstack([m, np.ones_like(m[:1])]), np.append(low, total), np.append(high, total))
+            for axes, sample, m, low, high in systems
+        ]
+    for axes, sample, matrix, low, high in systems:
+        at = isolated(matrix, low, high, minimum)
+        if at is not None and at < 0:
+            return Verdict(False, CONTRADICT)
+        if at is not None:
+            cell = _words(axes, int(sample[at]))
+            said = ", ".join(f"{n} {v}" for n, v in cell)
+            return Verdict(False, f"with what was released, fewer than {minimum} persons could be told apart: {said}", cell)
+    return Verdict(True)
+
+
+def _simplified(count: Count, nobody: frozenset[str]) -> Count | None:
+    """A count without conditions that hold for all; None where it is of the cells that are known to be empty, as it says."""
+    where = tuple((n, c) for n, c in count.where if not (c is KNOWN and n in nobody))
+    empty = any(c is MISSING and n in nobody for n, c in where)
+    return None if empty and count.low == 0 else Count(where, count.low, count.high)
+
+
+def _parts(counts: tuple[Count, ...]) -> list[tuple[Count, ...]]:
+    """The counts by connected variables; those of everybody belong to every part."""
+    groups: list[tuple[set[str], list[Count]]] = []
+    whole = [c for c in counts if not c.where]
+    for count in counts:
+        if not count.where:
+            continue
+        variables, members = {n for n, _ in count.where}, [count]
+        for found in [g for g in groups if g[0] & variables]:
+            variables |= found[0]
+            members = found[1] + members
+            groups.remove(found)
+        groups.append((variables, members))
+    return [(*whole, *members) for _, members in groups] or [tuple(whole)]
+
+
+def _common_total(systems: Sequence[tuple[Whole, Whole, Whole]]) -> int | None:
+    """A number of persons that suits every part; None where there is none. In the middle, where there is room to both sides."""
+    from scipy.optimize import Bounds, LinearConstraint, milp
+    from scipy.sparse import csr_matrix
+
+    least, most = 0.0, float("inf")
+    for matrix, low, high in systems:
+        rules = [LinearConstraint(csr_matrix(matrix), low, high)]
+        for sign in (1.0, -1.0):
+            goal = np.full(matrix.shape[1], sign)
+            ends = milp(goal, constraints=rules, bounds=Bounds(0, np.inf), integrality=np.ones(matrix.shape[1]))
+            if ends.status == 3 or (sign < 0 and ends.x is None and ends.status == 4):
+                continue  # as many as one likes
+            if ends.x is None:
+                return None
+            if sign > 0:
+                least = max(least, round(float(ends.fun)))
+            else:
+                most = min(most, -round(float(ends.fun)))
+    if least > most:
+        return None
+    return int(least + most) // 2 if np.isfinite(most) else int(least) * 2 + 1_000_000
 
 
 def isolated(matrix: npt.ArrayLike, low: Whole, high: Whole, minimum: int) -> int | None:
@@ -156,8 +221,9 @@ def _whole(x: npt.NDArray[np.float64], a: Whole, low: Whole, high: Whole) -> Who
 
 
 # ---- elementary cells -----------------------------------------------------------------------------------------------
-def _axes(counts: Sequence[Count], levels: Mapping[str, Sequence[str]]) -> dict[str, list[Condition]]:
-    """The elementary levels of every variable: its own, or the intervals between all ends named, or known; and missing."""
+def _axes(counts: Sequence[Count], levels: Mapping[str, Sequence[str]], nobody: frozenset[str]) -> dict[str, list[Condition]]:
+    """The elementary levels of every variable: its own, or the intervals between all ends named, or known; and missing, where
+    it is not known that `nobody` is."""
     out: dict[str, list[Condition]] = {}
     for name in names(counts):
         asked = {c for count in counts for n, c in count.where if n == name}
@@ -170,6 +236,8 @@ def _axes(counts: Sequence[Count], levels: Mapping[str, Sequence[str]]) -> dict[
             out[name] = [*((a, b) for a, b in itertools.pairwise(edges)), MISSING]
         else:
             out[name] = [KNOWN, MISSING]
+        if name in nobody:
+            out[name].remove(MISSING)
     return out or {"persons": [KNOWN]}
 
 

@@ -78,3 +78,22 @@ def test_a_large_table_goes_beside_its_margins_alone() -> None:
     low[0, 1] = low[1, 0] = low[1, 1] = np.nan
     assert not judge([], known, FIVE, [CountTable("a_by_b", table.axes, low)]).permitted  # unknown counts promise nothing
     assert judge([], known, FIVE, [CountTable("a_by_b", table.axes, low, table.counts)]).permitted
+
+
+def test_a_dozen_variables_are_solved_in_parts() -> None:
+    """Twelve lists of eight levels are 8¹² elementary cells; what shares no variable is solved by itself."""
+    levels = {f"v{i}": tuple(str(k) for k in range(8)) for i in range(12)}
+    counts = [Count.of({}, 80), *(Count.of({n: MISSING}, 0) for n in levels), Count.of(dict.fromkeys(levels, KNOWN), 80)]
+    counts += [Count.of({n: level}, 10) for n in levels for level in levels[n]]
+    assert judge(counts, levels, FIVE).permitted
+    crossed = [Count.of({"v0": "0", "v1": level}, n) for level, n in zip(levels["v1"], (5, 5, 0, 0, 0, 0, 0, 0), strict=True)]
+    assert judge(counts + crossed, levels, FIVE).permitted
+    narrow = [Count.of({"v0": "0", "v1": "0"}, 7)]  # three more are somewhere else in this row
+    assert judge(counts + narrow, levels, FIVE).permitted is False
+
+
+def test_parts_of_different_sizes_are_not_of_one_population() -> None:
+    counts = [Count.of({n: MISSING}, 0) for n in ("sex", "smoker")]
+    counts += [Count.of({"sex": s}, n) for s, n in (("m", 20), ("f", 30))]
+    assert judge([*counts, Count.of({"smoker": "0"}, 25), Count.of({"smoker": "1"}, 25)], LEVELS, FIVE).permitted
+    assert "contradict" in judge([*counts, Count.of({"smoker": "0"}, 25), Count.of({"smoker": "1"}, 26)], LEVELS, FIVE).why
