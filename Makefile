@@ -39,7 +39,7 @@ bench: .venv/made-for-test
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf .venv .venv-crate .venv-flare .venv-substra site-docs $(RUN)
+	rm -rf .venv .venv-crate .venv-workflow .venv-flare .venv-substra site-docs $(RUN)
 
 # ---- environments ----
 .venv/made:

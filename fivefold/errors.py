@@ -7,7 +7,8 @@
     ├── ProtocolError       messages, secure sum (40-49)
     ├── RunError            a run and its folder (50-59)
     ├── MethodError         a method cannot answer (60-69)
-    └── EngineProblem       what carries the messages (80-89)
+    ├── EngineProblem       what carries the messages (80-89)
+    └── PackageProblem      a research package and its repository (90-99)
 
 Each class has an exit code of its own, a `code` that may leave a site, and a `help` line that says what to do next. What leaves
 a site about an error is `public()`: the code, the rule's name and the study's variable; never the message.
@@ -296,6 +297,29 @@ class EngineFailed(EngineProblem):
 
     exit_code = 82
     help = "Continue with `fivefold run STUDY --resume RUN`."
+
+
+# ---- a research package ---------------------------------------------------------------------------------------------
+class PackageProblem(FivefoldError):
+    exit_code = 90
+
+
+class NotReproduced(PackageProblem):
+    exit_code = 91
+    help = "Look at the versions and the CPU in the package, and at whether its files were changed: `fivefold crate validate`."
+
+
+class DepositRefused(PackageProblem):
+    """A repository said no: token, rights, metadata or state."""
+
+    exit_code = 92
+
+
+class DepositInterrupted(PackageProblem):
+    """The repository could not be reached, or the line was cut."""
+
+    exit_code = 93
+    help = "Nothing is lost: give the same command again, and it goes on where it stopped."
 
 
 # ---- a method -------------------------------------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -183,6 +184,90 @@ def show(folder: CratePath) -> None:
         if "File" in entity.get("@type", ()):
             size = f"{int(entity['contentSize']):,} bytes" if "contentSize" in entity else ""
             console.print(Text.assemble(f"  {name}", (f"  {size}", "dim")))
+
+
+@app.command()
+def reproduce(
+    crate: CratePath,
+    key: Annotated[Path | None, typer.Option(metavar="FILE", help="The key that opens the sealed journal.")] = None,
+    against: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="A later run of the same study: name the first round that differs.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Replay the aggregates: is the result's digest the same? Exit code 58 where it is not; no row is read, no site asked."""
+    from dataclasses import asdict
+
+    from fivefold.coordinator.package_check import reproduction
+    from fivefold.errors import NotReproduced
+    from fivefold.site.folder import read_private
+
+    found, changed = reproduction(crate, read_private(key) if key else None, against)
+    if as_json and found.outcome != "different" and not changed:
+        import json
+
+        typer.echo(json.dumps(asdict(found)))
+        return
+    if found.outcome == "different":
+        raise NotReproduced(f"the result does not follow from the aggregates. First difference: {found.difference}")
+    if changed:
+        raise NotReproduced(f"the runs differ. First difference: {changed}")
+    if found.outcome == "identical":
+        typer.echo(f"✓ reproduced: the result's digest is the same, {found.now}")
+    else:
+        typer.echo(f"✓ reproduced numerically: no value differs by more than {found.largest:.1e}")
+        typer.echo(f"  digest then {found.then}\n  digest now  {found.now}  (another CPU kernel adds up in another order)")
+
+
+class Repository(StrEnum):
+    zenodo = "zenodo"
+
+
+@app.command()
+def publish(
+    crate: Annotated[Path, typer.Argument(help="A packed crate.", metavar="CRATE", show_default=False)],
+    to: Annotated[Repository, typer.Option("--to", help="Where to.")] = Repository.zenodo,
+    sandbox: Annotated[bool, typer.Option("--sandbox", help="Zenodo's sandbox, for a try.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Publish it: that cannot be undone. Else it stays a draft.")] = False,
+    new_version_of: Annotated[int, typer.Option(metavar="ID", help="The number of an earlier record.", show_default=False)] = 0,
+    community: Annotated[list[str] | None, typer.Option(metavar="NAME", help="A community to hand it to.")] = None,
+    related: Annotated[
+        list[str] | None, typer.Option(metavar="RELATION=ID", help="What it belongs to, such as isSupplementTo=10.1234/abc.")
+    ] = None,
+) -> None:
+    """Upload to a repository as a draft; publish with --yes. After a cut the same command goes on where it stopped."""
+    from fivefold.coordinator.publication import to_zenodo
+
+    pairs = [tuple(one.split("=", 1)) for one in related or ()]
+    if any(len(pair) != 2 for pair in pairs):
+        raise typer.BadParameter("write RELATION=ID, such as isSupplementTo=10.1234/abc", param_hint="--related")
+    with _progress() as tell:
+        found = to_zenodo(
+            crate,
+            sandbox=sandbox,
+            publish=yes,
+            new_version_of=new_version_of,
+            communities=community or (),
+            related=[(pair[0], pair[1]) for pair in pairs],
+            tell=tell,
+        )
+    if found.published:
+        typer.echo(f"✓ published: {found.doi}  {found.page}")
+        return
+    typer.echo(f"✓ uploaded as a draft, number {found.number}: {found.page}")
+    typer.echo(f"  It will have the DOI {found.doi}. Look at it, then publish: the same command with --yes.")
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """A bar of the bytes sent, on stderr."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+
+    columns = ("upload", BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("upload", total=None)
+        yield lambda done, size: bar.update(task, completed=done, total=size)
 
 
 def _line(entity: Mapping[str, Any]) -> Any:

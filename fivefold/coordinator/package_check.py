@@ -11,11 +11,14 @@ from fivefold.coordinator.package import STUDY_FILE, signers
 from fivefold.errors import CrateInvalid, FivefoldError, StatementInvalid
 from fivefold.governance.evidence import read_evidence
 from fivefold.records import audit
-from fivefold.records.bag import payload_of, signed_by
+from fivefold.records.bag import payload_of, require_whole, signed_by
 from fivefold.records.crate_graph import Crate
 from fivefold.records.five_safes_record import SiteEvidence
 from fivefold.records.five_safes_rules import RULES, Level, broken
+from fivefold.records.sealed_journal import aggregates_of, read_aggregates
 from fivefold.records.validation import changed_files, profile_faults, read_crate, validator
+from fivefold.results.reproduce import Reproduction, differing_rounds, reproduce
+from fivefold.results.write import read_json
 from fivefold.study.digest import SignedStudy, load_signed
 
 METADATA = "ro-crate-metadata.json"
@@ -74,6 +77,25 @@ def evidence_in(path: Path) -> list[SiteEvidence]:
     said = [read_evidence(place.read_bytes(), found.study, found.digest) for place in places]
     order = {s.name: i for i, s in enumerate(found.study.sites)}
     return sorted(said, key=lambda s: order[s.site])
+
+
+def reproduction(path: Path, private: bytes | None, against: Path | None = None) -> tuple[Reproduction, str]:
+    """Replay a package; and, where a later run of the study is named, the first thing that differs between both.
+
+    Raises `CrateInvalid` where the journal is missing, sealed for others, or the package was changed.
+    """
+    if is_package(path):
+        require_whole(path)
+    crate = payload_of(path)
+    found = study_of(path)
+    aggregates = read_aggregates(crate, private)
+    done = reproduce(found.study, aggregates, read_json(crate / "run"))
+    if against is None:
+        return done, ""
+    other = load_signed(against / STUDY_FILE)
+    if other.digest != found.digest:
+        return done, f"{against.name} ran another study"
+    return done, differing_rounds(aggregates, aggregates_of(against))
 
 
 def _signature(path: Path, run: Path) -> Finding:

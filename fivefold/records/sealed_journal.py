@@ -39,10 +39,11 @@ class Aggregate:
     ended: str
 
 
-def aggregates_of(folder: Path) -> tuple[Aggregate, ...]:
-    """The aggregates in a run folder's journal, round by round. Raises `JournalProblem` where there are none."""
+def aggregates_of(folder: Path, key: bytes | None = None) -> tuple[Aggregate, ...]:
+    """The aggregates in a run folder's journal, round by round; `key` opens the journal of a sealed run. Raises
+    `JournalProblem` where there are none, `SealBroken` for a wrong key."""
     found = []
-    for record in read(folder / "journal" / "rounds.journal"):
+    for record in read(folder / "journal" / "rounds.journal", key):
         if record["event"] == "aggregate":
             told = Told.decode(record["told"])
             found.append(Aggregate(told.round, record["question"], decode(told.totals), told.sites, told.dropped, told.ended))
