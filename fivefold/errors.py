@@ -302,6 +302,7 @@ class EngineFailed(EngineProblem):
 # ---- a research package ---------------------------------------------------------------------------------------------
 class PackageProblem(FivefoldError):
     exit_code = 90
+    help = "Look at the package with `fivefold crate validate CRATE`."
 
 
 class NotReproduced(PackageProblem):
@@ -313,6 +314,7 @@ class DepositRefused(PackageProblem):
     """A repository said no: token, rights, metadata or state."""
 
     exit_code = 92
+    help = "Look at the record on the repository's page."
 
 
 class DepositInterrupted(PackageProblem):
