@@ -43,7 +43,7 @@ def study_of(side: int) -> Study:
     )  # fmt: skip
 
 
-def result_of(study: Study, counts: np.ndarray) -> Result:  # type: ignore[type-arg]
+def result_of(study: Study, counts: np.ndarray) -> Result:
     levels = study.dictionary["region"].levels
     cells = iter(counts.ravel().tolist())
     rows = tuple((a, b, next(cells)) for a in levels for b in levels)
