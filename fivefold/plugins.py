@@ -28,11 +28,16 @@ METHODS = {
 }
 """Built-in methods: name in the study file → module with a `METHOD`. Others: entry points in the group `fivefold.methods`."""
 
+FOREIGN = {"flower_app": "fivefold.engines.flower.governed"}
+"""Methods in which sites run code that is somebody else's: approved by its digest, named by each site's policy."""
+
 
 def method(name: str) -> Method:
     """The method that a study names. Raises `StudyInvalid` with the known names."""
     if name in METHODS:
         return import_module(METHODS[name]).METHOD  # type: ignore[no-any-return]
+    if name in FOREIGN:
+        return import_module(FOREIGN[name]).METHOD  # type: ignore[no-any-return]
     for point in entry_points(group="fivefold.methods"):
         if point.name == name:
             return point.load()  # type: ignore[no-any-return]

@@ -67,3 +67,6 @@ class Method:
     """Whether it sends model updates (fields of kind `update`), whose aggregates the sites take on trust."""
     protects: tuple[Literal["person", "site"], ...] = ()
     """The units for which every field that the method asks declares its sensitivity; none: it cannot run with noise."""
+    admit: Callable[[Any, frozenset[str]], None] | None = None
+    """What a site has to have and its policy (the steps that it names) has to say before a row is read, where the method runs
+    code that is not Fivefold's. Raises `Refused`."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fivefold.cli.site_budget import budget
+from fivefold.cli.site_start import app as site_app
 from fivefold.cli.site_start import connection, start
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ app.add_typer(key_commands, name="keys")
 app.command()(budget)
 app.command()(start)
 app.command()(connection)
+app.command("app")(site_app)
 
 Where = Annotated[Path, typer.Option("--site", envvar="FIVEFOLD_SITE", help="The site's folder.", metavar="DIR")]
 StudyFile = Annotated[Path, typer.Argument(help="The signed study (STUDY.signed.json).", metavar="STUDY", show_default=False)]

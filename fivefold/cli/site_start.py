@@ -21,6 +21,21 @@ def start(
     run(folder, superlink, root_certificates, tell=lambda line: typer.echo(line, err=True))
 
 
+def app(
+    folder: Annotated[
+        Path, typer.Argument(help="The app's folder, with its pyproject.toml.", metavar="FOLDER", show_default=False)
+    ],
+) -> None:
+    """Show the digest of a Flower app that is to run here, as studies name it."""
+    from fivefold.engines.flower.foreign_app import digest_of, files_of
+    from fivefold.errors import SourceNotFound
+
+    files = files_of(folder)
+    if "pyproject.toml" not in files:
+        raise SourceNotFound(f"there is no Flower app in {folder}: it has no pyproject.toml")
+    typer.echo(f"app     {folder.resolve().name}   {len(files)} files\ndigest  {digest_of(files)}")
+
+
 def connection(
     folder: Annotated[Path, typer.Option("--site", envvar="FIVEFOLD_SITE", help="The site's folder.", metavar="DIR")] = Path(
         "."

@@ -128,7 +128,11 @@ def known_method(name: str) -> bool:
     """Whether a method of this name is installed."""
     from importlib.metadata import entry_points
 
-    return name in plugins.METHODS or any(p.name == name for p in entry_points(group="fivefold.methods"))
+    return (
+        name in plugins.METHODS
+        or name in plugins.FOREIGN
+        or any(p.name == name for p in entry_points(group="fivefold.methods"))
+    )
 
 
 def _unknown_method(name: str, where: Where) -> Fault:

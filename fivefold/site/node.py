@@ -25,6 +25,7 @@ from fivefold.errors import (
     TooFewSites,
 )
 from fivefold.governance.policy import Policy, decide, needed, recognised
+from fivefold.plugins import method
 from fivefold.privacy.fixed_point import ring_for
 from fivefold.protocol import messages as m
 from fivefold.protocol.encoding import decode, encode
@@ -33,7 +34,7 @@ from fivefold.records.audit import AuditLog
 from fivefold.records.files import write_file
 from fivefold.records.journal import Journal, read
 from fivefold.replay.compare import described, same
-from fivefold.replay.cursor import Asked, Cursor, Outcome
+from fivefold.replay.cursor import Asked, Cursor, Outcome, setting_of
 from fivefold.replay.plan import Plan, plan_of
 from fivefold.replay.roster import roster_of
 from fivefold.site.class_rule import ClassRule
@@ -212,6 +213,10 @@ class Node:
         for one in plan.variations:
             approval.allow(one.varies)
         room(book(self.folder.state, found.digest), plan.variations, study.envelope.fits)
+        for analysis in plan.analyses or study.analyses:
+            about = method(analysis.method)
+            if about.admit is not None:
+                about.admit(about.parse(analysis, setting_of(study)), frozenset(policy.steps))
         prepared = prepare(self.folder, study, found.digest, when=when)
         if run in self._sessions:
             if self._sessions[run].plan != plan:

@@ -46,7 +46,7 @@ class Deployment:
         finally:
             engine.close()
 
-    def wait_for(self, there: Callable[[], bool], seconds: float = 60.0) -> None:
+    def wait_for(self, there: Callable[[], bool], seconds: float = 240.0) -> None:
         """Until something has come about; a failure after `seconds`."""
         end = time.monotonic() + seconds
         while not there():

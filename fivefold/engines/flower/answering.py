@@ -6,7 +6,6 @@ Parent and child speak over two pipes, in frames of eight bytes of length and a 
 from __future__ import annotations
 
 import os
-import struct
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -14,13 +13,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from fivefold.engines.flower import wire
+from fivefold.engines.flower.foreign_app import APPS
+from fivefold.engines.flower.frames import read_frame, write_frame
 from fivefold.engines.flower.superlink import environment
 from fivefold.errors import EngineProblem, FivefoldError, ProtocolViolation
 from fivefold.protocol.encoding import decode, encode
 from fivefold.site.folder import SiteFolder, opened
 from fivefold.site.node import Node
-
-LENGTH = struct.Struct("<Q")
 
 
 class Answering:
@@ -112,22 +111,6 @@ def answered(node: Node, folder: SiteFolder, data: bytes) -> tuple[bytes, int]:
     return wire.reply(node.me, folder.node_key(), request.nonce, answer), request.asked
 
 
-def read_frame(stream: IO[bytes]) -> bytes | None:
-    """The next frame; None at the end of the stream."""
-    head = stream.read(LENGTH.size)
-    if len(head) < LENGTH.size:
-        return None
-    size = LENGTH.unpack(head)[0]
-    data = stream.read(size)
-    return data if len(data) == size else None
-
-
-def write_frame(stream: IO[bytes], data: bytes) -> None:
-    stream.write(LENGTH.pack(len(data)))
-    stream.write(data)
-    stream.flush()
-
-
 def main() -> None:
     """Take the pipes for this alone (whatever prints goes to stderr), give up the network, answer."""
     from fivefold.engines.flower.isolation import leave_network
@@ -137,6 +120,7 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     try:
         folder = opened(Path(sys.argv[1]))
+        os.environ.setdefault(APPS, str(folder.path.resolve() / "apps"))
         how = leave_network()
         with folder.audit() as log:
             log.write("answering", network=f"none ({how})")

@@ -266,7 +266,7 @@ def register(address: str, root_certificates: Path, public: bytes, name: str) ->
     """Let a node with this connection key (PEM) in; False where it is in already. What `flwr supernode register` does."""
     from flwr.proto.control_pb2 import RegisterNodeRequest
 
-    with _control(address, root_certificates.read_bytes()) as client:
+    with control(address, root_certificates.read_bytes()) as client:
         try:
             _call(client.RegisterNode, RegisterNodeRequest(public_key=public, name=name))
         except PermissionError as error:
@@ -292,7 +292,8 @@ def _call(method: Callable[[Any], T], request: Any) -> T:
         raise ConnectionError(f"the SuperLink does not answer: {type(error).__name__}") from None
 
 
-def _control(address: str, authority: bytes) -> Any:
+def control(address: str, authority: bytes) -> Any:
+    """A client of the SuperLink's Control API, to be used as a context."""
     from flwr.supercore.control.control_http_client import ControlHttpClient
     from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 
@@ -309,7 +310,7 @@ def _start_run(address: str, authority: bytes) -> int:
     with zipfile.ZipFile(bundle, "w") as archive:
         archive.writestr(zipfile.ZipInfo("pyproject.toml"), SHELL)
     content = bundle.getvalue()
-    with _control(address, authority) as client:
+    with control(address, authority) as client:
         said = _call(client.StartRun, StartRunRequest(fab=Fab(content=content)))
     return int(said.run_id)
 

@@ -21,7 +21,7 @@ from fivefold.errors import EngineProblem, FivefoldError, ProtocolViolation
 POLL_FIRST, POLL_SHARE, POLL_MOST = 0.02, 0.1, 0.5
 LOOK_AROUND = 1.0
 BATCH = 4 << 20
-SILENT = 7.0
+SILENT = 12.0
 """Seconds without a sign of life (busy sites give one every 2 s) after which a site that was asked is held to be gone."""
 
 
