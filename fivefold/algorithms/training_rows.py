@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from fivefold.algorithms.cohort import Floats, select
 from fivefold.algorithms.design import Scaling, design, matrix
-from fivefold.models.model import Model, ModelSpec, Weights, build, flat, named
+from fivefold.models.model import ByRow, Model, ModelSpec, Weights, build, flat, named
 from fivefold.study.table import Table
 
 
@@ -155,7 +155,24 @@ def person_gradients(model: Model, weights: Weights, rows: Part, most: float) ->
     total = np.zeros(sum(w.size for w in weights.values()))
     order = np.argsort(rows.person, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(rows.person[order]) != 0]) if len(rows) else np.zeros(0, dtype=np.int64)
-    for chosen in np.split(order, starts[1:]) if len(rows) else []:
-        _, gradient = model.loss_and_gradient(weights, rows.x[chosen], rows.y[chosen])
-        total += np.ldexp(np.trunc(np.ldexp(clipped(flat(gradient), most), bits)), -bits)
+    for gradient in _each_person(model, weights, rows, np.split(order, starts[1:]) if len(rows) else []):
+        total += np.ldexp(np.trunc(np.ldexp(clipped(gradient, most), bits)), -bits)
     return total
+
+
+PERSONS = 256
+"""Persons whose gradients a model may hold at once."""
+
+
+def _each_person(model: Model, weights: Weights, rows: Part, persons: Sequence[npt.NDArray[np.int64]]) -> Iterator[Floats]:
+    """The gradient of each person's own mean loss, shape (size,); many rows in one call where the model can."""
+    if not isinstance(model, ByRow):
+        for chosen in persons:
+            yield flat(model.loss_and_gradient(weights, rows.x[chosen], rows.y[chosen])[1])
+        return
+    for first in range(0, len(persons), PERSONS):
+        here = persons[first : first + PERSONS]
+        chosen = np.concatenate(here)
+        found = model.row_gradients(weights, rows.x[chosen], rows.y[chosen])
+        for own in np.split(found, np.cumsum([len(p) for p in here])[:-1]):
+            yield own.mean(axis=0)

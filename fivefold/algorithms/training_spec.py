@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from fivefold.algorithms.design import Design, Scaling, design, known, level_lab
 from fivefold.algorithms.method import Setting
 from fivefold.algorithms.options import Options
 from fivefold.errors import FormulaInvalid
-from fivefold.models.model import KINDS, Model, ModelSpec, Task, build
+from fivefold.models.model import HIDDEN, KINDS, MORE, Model, ModelSpec, Task, build, more
 from fivefold.study.definition import Analysis
 from fivefold.study.formula import SITE, Formula, Survival, parse
 
@@ -208,18 +209,19 @@ def _model(options: Options, task: Task, outputs: int, columns: Design, setting:
     example = f"Write `model: {{kind: {default}}}`; the kinds are: {', '.join(KINDS)}."
     if not isinstance(given, Mapping):
         options.fault(f"'model' is {given!r}", example)
-    for key in given:
-        if key not in MODEL_KEYS:
-            options.fault(f"'model' has no key {key!r}", f"The keys of a model are: {', '.join(MODEL_KEYS)}.")
     kind = given.get("kind", default)
     if kind not in KINDS:
         options.fault(f"there is no 'model' of the kind {kind!r}", example)
+    keys = (*MODEL_KEYS, *MORE.get(kind, ()))
+    for key in given:
+        if key not in keys:
+            options.fault(f"'model' has no key {key!r}", f"The keys of a model are: {', '.join(keys)}.")
     if task not in KINDS[kind][1]:
         response = options.analysis.formula.partition("~")[0].strip()
         options.fault(
             f"the 'model' {kind} cannot predict {response!r}", f"Write `model: {{kind: {default}}}` or a kind that can."
         )
-    hidden = given.get("hidden", [16] if kind in ("mlp", "sklearn_mlp") else [])
+    hidden = given.get("hidden", HIDDEN.get(kind, ()))
     if not isinstance(hidden, (list, tuple)) or not all(type(h) is int and 1 <= h <= 10_000 for h in hidden) or len(hidden) > 8:
         options.fault(f"the 'model' has the hidden layers {hidden!r}", "Write `hidden: [32, 16]`: the width of each layer.")
     penalty = given.get("l2", 0.0)
@@ -228,7 +230,12 @@ def _model(options: Options, task: Task, outputs: int, columns: Design, setting:
     features = sum(1 for c in columns.columns if c.variables)
     if not features:
         options.fault(f"`{options.analysis.formula}` has no covariate", "Name at least one.")
-    return ModelSpec(kind, task, features, outputs, columns.intercept is not None, tuple(hidden), float(penalty))
+    own: dict[str, Any] = {}
+    try:
+        own = more(kind, given, features)
+    except ValueError as error:
+        options.fault(f"in 'model', {error}", "Correct it there.")
+    return ModelSpec(kind, task, features, outputs, columns.intercept is not None, tuple(hidden), float(penalty), own)
 
 
 def refuse_what_noise_cannot_protect(spec: TrainingSpec, options: Options, *, one_gradient: bool) -> None:

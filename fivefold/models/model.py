@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +28,17 @@ KINDS: dict[str, tuple[str, tuple[Task, ...]]] = {
     "mlp": ("fivefold.models.perceptron", ("regression", "binary", "classes")),
     "sklearn_sgd": ("fivefold.models.sklearn", ("regression", "binary", "classes")),
     "sklearn_mlp": ("fivefold.models.sklearn", ("regression", "binary", "classes")),
+    "torch_mlp": ("fivefold.models.torch", ("regression", "binary", "classes")),
+    "torch_cnn": ("fivefold.models.torch", ("regression", "binary", "classes")),
 }
 """Kind in the study file → module with a `build(spec) -> Model`, and the tasks that it can do."""
+MORE: dict[str, tuple[str, ...]] = {
+    "torch_mlp": ("precision",),
+    "torch_cnn": ("precision", "image", "channels"),
+}
+"""Kind → the keys that only it reads; its module has `options(kind, given, features)`, which checks them."""
+HIDDEN = {"mlp": (16,), "sklearn_mlp": (16,), "torch_mlp": (16,)}
+"""Hidden layers where the study names none."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,11 @@ class ModelSpec:
     def of(cls, arguments: Mapping[str, Any]) -> ModelSpec:
         """The inverse of `as_arguments`."""
         return cls(**{**arguments, "hidden": tuple(arguments["hidden"])})
+
+
+def more(kind: str, given: Mapping[str, Any], features: int) -> dict[str, Any]:
+    """What only this kind of model reads, checked. Raises `ValueError` with a sentence."""
+    return import_module(KINDS[kind][0]).options(kind, given, features) if kind in MORE else {}
 
 
 class Model(Protocol):
@@ -89,6 +103,14 @@ class Model(Protocol):
 
     def predict(self, weights: Weights, x: Floats) -> Floats:
         """Shape (rows, outputs): a number, the probability of 1, or that of each class."""
+
+
+@runtime_checkable
+class ByRow(Protocol):
+    """A model that takes many rows' own gradients in one call, each of which follows from that row alone, bit for bit."""
+
+    def row_gradients(self, weights: Weights, x: Floats, y: Floats) -> Floats:
+        """The gradient of each row's loss (with penalty), shape (rows, size)."""
 
 
 def build(spec: ModelSpec) -> Model:

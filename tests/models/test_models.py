@@ -26,6 +26,15 @@ CASES = [
     ModelSpec("sklearn_mlp", "regression", 4, 1, True, (5,), 0.1),
     ModelSpec("sklearn_mlp", "binary", 4, 1, True, (5, 3)),
     ModelSpec("sklearn_mlp", "classes", 4, 3, True, (6,), 0.2),
+    ModelSpec("torch_mlp", "regression", 4, 1, True, (5,), 0.1, {"precision": "double"}),
+    ModelSpec("torch_mlp", "binary", 4, 1, True, (5, 3), 0.0, {"precision": "double"}),
+    ModelSpec("torch_mlp", "classes", 4, 3, True, (6,), 0.2, {"precision": "double"}),
+    *(
+        ModelSpec(
+            "torch_cnn", task, 16, outputs, True, (), 0.1, {"precision": "double", "image": (1, 4, 4), "channels": (3, 2)}
+        )
+        for task, outputs in (("regression", 1), ("binary", 1), ("classes", 3))
+    ),
 ]
 
 
