@@ -33,7 +33,8 @@ def options(kind: str, given: Mapping[str, Any], features: int) -> dict[str, Any
         raise ValueError(f"`precision` is {precision!r}; write `precision: single` or `precision: double`")
     if kind == "torch_mlp":
         return {"precision": precision}
-    image, channels = given.get("image"), given.get("channels", (8, 16))
+    image: Any = given.get("image")
+    channels: Any = given.get("channels", (8, 16))
     if not _widths(image, 3) or math.prod(image) != features:
         raise ValueError(
             f"`image` is {image!r}; write `image: [1, 8, 8]`: channels, height, width, together {features} columns"
