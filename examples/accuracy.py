@@ -104,6 +104,7 @@ def digits() -> Data:
     variables = (*(number(n, 0, 16) for n in names), category("digit", "0123456789"))
     options = {"model": {"kind": "softmax"}, "rounds": 60, "batch_size": 16, "learning_rate": 0.1, "local_epochs": 3}
     more = methods(32)
+    more["fedopt"] |= {"server_rate": 0.1, "tau": 0.1}  # pixels that hardly ever vary must not take whole steps
     # A site of some hundred digits that lacks half of the labels has too few rows for a whole layer of its own.
     more["personalised"] |= {"personal": ["bias2"], "learning_rate": 0.2, "local_epochs": 1}
     return Data("digits", frame, variables, "digit ~ " + " + ".join(names), sites, finish(options, 0.25), more)
