@@ -44,17 +44,28 @@ def build(
     journal: Annotated[
         Journal, typer.Option(help="The aggregates, for a replay: sealed to the coordinator, open (public records), or none.")
     ] = Journal.sealed,
+    reader: Annotated[
+        list[str] | None, typer.Option(metavar="KEY", help="Public key of an auditor who may open the journal, too.")
+    ] = None,
+    release: Annotated[int, typer.Option(metavar="N", help="Which release of the run; the newest by default.")] = 0,
     as_zip: Annotated[bool, typer.Option("--zip", help="Write CRATE.zip, too.")] = False,
 ) -> None:
     """Pack a finished run: a Five Safes crate around the run's own, as a signed BagIt bag."""
+    from fivefold.auth.keys import public_from_hex
     from fivefold.coordinator import package
+    from fivefold.coordinator.airlock import coordinator_key
+    from fivefold.coordinator.run_record import STUDY_FILE
+    from fivefold.coordinator.sealing import KEY_PLACE
+    from fivefold.errors import KeyProblem
     from fivefold.records.bag import zip_bag
     from fivefold.site.folder import read_private
     from fivefold.study.digest import load_signed
 
-    found = load_signed(run / package.STUDY_FILE)
-    said = [path.read_bytes() for path in evidence or ()] or _fetched(sites or run.absolute().parents[1] / "sites", found)
-    own = read_private(run / "coordinator.key")
+    found = load_signed(run / STUDY_FILE)
+    said = [path.read_bytes() for path in evidence or ()] or fetched(sites or run.absolute().parents[1] / "sites", found)
+    own = coordinator_key(run, (run / "run.id").read_text("ascii").strip())
+    if own is None:
+        raise KeyProblem("only the coordinator packs a run, and its key cannot be read here", help=f"Name it with {KEY_PLACE}.")
     target = out or run.absolute().with_name(f"{run.absolute().name}-crate")
     package.build(
         run,
@@ -64,6 +75,8 @@ def build(
         role="lead" if key else "coordinator",
         journal=journal.value,
         coordinator=own,
+        readers=[public_from_hex(one) for one in reader or ()],
+        release=release,
     )
     typer.echo(f"✓ packed {run} into {target}: {len(said)} sign-offs, journal {journal.value}, signed")
     if as_zip:
@@ -71,7 +84,7 @@ def build(
     typer.echo(f"Next: fivefold crate validate {target}")
 
 
-def _fetched(sites: Path, found: SignedStudy) -> list[bytes]:
+def fetched(sites: Path, found: SignedStudy) -> list[bytes]:
     """The evidence of site folders on this machine: of a rehearsal, where one hand holds all of them."""
     from fivefold.errors import CrateInvalid
     from fivefold.site.evidence import evidence_of

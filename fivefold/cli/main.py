@@ -32,6 +32,7 @@ NOUNS = {
     "outputs": "The airlock: ask for outputs, check them, release them.",
     "export": "Write a study for another platform to carry.",
     "audit": "Verify an audit log.",
+    "report": "The evidence of a run on one page, as HTML and PDF.",
     "crate": "Pack a run as a research package; validate, reproduce, publish it.",
 }
 """Every noun, in the order of the page; `fivefold.cli.NOUN` exposes `app` (a typer.Typer) or `command` (a click command)."""

@@ -11,7 +11,9 @@ from typing import Literal
 
 import fivefold
 from fivefold.auth.keys import public_of
-from fivefold.errors import CrateInvalid
+from fivefold.coordinator.release_crate import Source, journal_of, source_of, times_of
+from fivefold.coordinator.run_record import STUDY_FILE, VARIATIONS
+from fivefold.errors import CrateInvalid, OutputHeld
 from fivefold.governance.evidence import read_evidence
 from fivefold.records import audit, sealed_journal
 from fivefold.records.bag import make_bag
@@ -19,13 +21,12 @@ from fivefold.records.crate import slug
 from fivefold.records.crate_graph import Crate
 from fivefold.records.five_safes_crate import RUN, crate_of, external_identifier
 from fivefold.records.five_safes_page import page
-from fivefold.records.five_safes_record import NOT_CHECKED, Disclosure, Package
+from fivefold.records.five_safes_record import Package
 from fivefold.records.five_safes_rules import broken
 from fivefold.records.validation import changed_files, crate_files, write_metadata
 from fivefold.results.write import read_json
 from fivefold.study.digest import SignedStudy, load_signed
 
-STUDY_FILE = "study.signed.json"
 Journal = Literal["sealed", "open", "none"]
 
 
@@ -39,38 +40,46 @@ def build(
     journal: Journal = "sealed",
     coordinator: bytes | None = None,
     readers: Sequence[bytes] = (),
-    disclosure: Disclosure = NOT_CHECKED,
+    release: int = 0,
     now: datetime | None = None,
 ) -> Path:
     """Pack a finished run into the folder `out`, which must not exist yet; the folder.
 
-    `evidence`: what each site handed over (`fivefold site evidence`); every site whose answers are in a result must have done
-    so. `private` signs the bag, as `role`; the journal is sealed for
-    the `coordinator` (the run's own key), the study's output checkers and the `readers` (public keys).
+    What is packed is the release (0: the newest); a rehearsal of which nothing was released is packed as it lies open, with its
+    disclosure check pending. `evidence`: what each site handed over (`fivefold site evidence`); every site whose answers are in
+    a result must have done so. `private` signs the bag, as `role`; the journal is sealed for the `coordinator` (the run's own
+    key), the study's output checkers and the `readers` (public keys).
 
     Raises `CrateInvalid` where a file of the run was changed, evidence is missing, or a rule of the profile would be broken;
-    `AuditBroken`; `StatementInvalid` for evidence that does not verify.
+    `OutputHeld` where nothing may be packed; `AuditBroken`; `StatementInvalid` for evidence that does not verify.
     """
     if out.exists():
         raise CrateInvalid(f"{out} exists already, and a package is never overwritten", help="Name another with --out.")
     found = load_signed(run / STUDY_FILE)
-    package = package_of(run, found, evidence, disclosure=disclosure, now=now)
+    audit.verify(run / "audit.jsonl")
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
     try:
-        _copy(run, partial / RUN, [*package.parts, "ro-crate-metadata.json", "ro-crate-preview.html"])
+        (partial / RUN).mkdir()
+        source = source_of(run, found, release, partial / RUN)
+        package = package_of(run, source, found, evidence, now=now)
+        if source.folder == run:
+            _copy(run, partial / RUN, [*package.parts, "ro-crate-metadata.json", "ro-crate-preview.html"])
         for site in package.sites:
             _put(partial / _sign_off(site.site), site.document)
+        for place, (data, _) in source.files.items():
+            _put(partial / place, data)
+        for path in sorted((run / VARIATIONS).glob("*.variation.json")):
+            _put(partial / VARIATIONS / path.name, path.read_bytes())
+            package.others[f"{VARIATIONS}/{path.name}"] = "A variation within the envelope, signed by the lead"
         if journal != "none":
-            aggregates = sealed_journal.aggregates_of(run)
-            if journal == "open":
-                place, data = sealed_journal.OPEN, sealed_journal.packed(aggregates)
-                package.others[place] = "The aggregates of every round, for a replay"
-            else:
-                checkers = [bytes.fromhex(c.public_key) for c in found.study.outputs.checkers]
-                recipients = [public_of(coordinator or private), *checkers, *readers]
-                place, data = sealed_journal.SEALED, sealed_journal.sealed(aggregates, recipients)
-                package.others[place] = "The aggregates of every round, sealed, for a replay by coordinator, checker or auditor"
+            if journal == "open" and source.disclosure.status == "completed":
+                raise OutputHeld(
+                    "aggregates tell more than was released, so they travel sealed",
+                    help="Leave --journal out (sealed), or say `--journal none`.",
+                )
+            place, data, words = _journal(run, found, journal, public_of(coordinator or private), readers)
+            package.others[place] = words
             _put(partial / place, data)
         _put(partial / "ro-crate-preview.html", page(package).encode())
         metadata = crate_of(package)
@@ -88,19 +97,13 @@ def build(
 
 
 def package_of(
-    run: Path,
-    found: SignedStudy,
-    evidence: Sequence[bytes],
-    *,
-    disclosure: Disclosure = NOT_CHECKED,
-    now: datetime | None = None,
+    run: Path, source: Source, found: SignedStudy, evidence: Sequence[bytes], *, now: datetime | None = None
 ) -> Package:
     """What the crate of a run tells, all of it verified. Raises as `build` does."""
-    changed = changed_files(run)
+    changed = changed_files(source.folder)
     if changed:
         raise CrateInvalid("; ".join(changed[:5]), help="Take the files from a copy, or run the study again.")
-    audit.verify(run / "audit.jsonl")
-    result = read_json(run)
+    result = read_json(source.folder)
     if result["study"]["digest"] != found.digest:
         raise CrateInvalid("result.json is of another study than study.signed.json")
     sites = tuple(read_evidence(raw, found.study, found.digest) for raw in evidence)
@@ -112,22 +115,38 @@ def package_of(
             help="Each site hands over its own: `fivefold site evidence STUDY`; name the files with --evidence.",
         )
     order = {s.name: i for i, s in enumerate(found.study.sites)}
-    about = result["run"]
+    times = times_of(run)
     return Package(
         study=found.study,
         digest=found.digest,
-        run=about["id"],
-        engine=about["engine"],
+        run=(run / "run.id").read_text("ascii").strip(),
+        engine=times.engine,
         software=fivefold.__version__,
-        started=_time(about["started"]),
-        ended=_time(about["ended"]),
+        started=times.started,
+        ended=times.ended,
         completed=bool(result["analyses"]),
         sites=tuple(sorted(sites, key=lambda s: order[s.site])),
-        parts=tuple(crate_files(run)),
-        built=_time((now or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="seconds")),
-        disclosure=disclosure,
-        others={_sign_off(s.site): f"What {s.site} signed: approvals, data commitment, log head" for s in sites},
+        parts=tuple(crate_files(source.folder)),
+        built=(now or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        disclosure=source.disclosure,
+        others={
+            **{_sign_off(s.site): f"What {s.site} signed: approvals, data commitment, log head" for s in sites},
+            **{place: words for place, (_, words) in source.files.items()},
+        },
     )
+
+
+def _journal(
+    run: Path, found: SignedStudy, how: Journal, coordinator: bytes, readers: Sequence[bytes]
+) -> tuple[str, bytes, str]:
+    """The aggregates as a file of the package: path, bytes and a sentence."""
+    aggregates = journal_of(run)
+    if how == "open":
+        return sealed_journal.OPEN, sealed_journal.packed(aggregates), "The aggregates of every round, for a replay"
+    checkers = [bytes.fromhex(c.public_key) for c in found.study.outputs.checkers]
+    data = sealed_journal.sealed(aggregates, [coordinator, *checkers, *readers])
+    words = "The aggregates of every round, sealed, for a replay by coordinator, checker or auditor"
+    return sealed_journal.SEALED, data, words
 
 
 def _info(package: Package) -> dict[str, str]:
@@ -155,10 +174,6 @@ def _put(path: Path, data: bytes) -> None:
 
 def _sign_off(site: str) -> str:
     return f"sign-offs/{slug(site)}.json"
-
-
-def _time(text: str) -> str:
-    return text.replace("+00:00", "Z")
 
 
 def signers(run: Path, found: SignedStudy) -> dict[str, str]:

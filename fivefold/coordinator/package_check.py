@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from fivefold.auth.keys import fingerprint
-from fivefold.coordinator.package import STUDY_FILE, signers
+from fivefold.coordinator.package import signers
+from fivefold.coordinator.release_crate import journal_of, plan_in
+from fivefold.coordinator.run_record import STUDY_FILE
 from fivefold.errors import CrateInvalid, FivefoldError, StatementInvalid
 from fivefold.governance.evidence import read_evidence
+from fivefold.governance.output_checks import propose
+from fivefold.governance.statements import read_statement
+from fivefold.protocol.results import Result
 from fivefold.records import audit
 from fivefold.records.bag import payload_of, require_whole, signed_by
 from fivefold.records.crate_graph import Crate
 from fivefold.records.five_safes_record import SiteEvidence
 from fivefold.records.five_safes_rules import RULES, Level, broken
-from fivefold.records.sealed_journal import aggregates_of, read_aggregates
+from fivefold.records.sealed_journal import read_aggregates
 from fivefold.records.validation import changed_files, profile_faults, read_crate, validator
 from fivefold.results.reproduce import Reproduction, differing_rounds, reproduce
 from fivefold.results.write import read_json
@@ -89,13 +95,23 @@ def reproduction(path: Path, private: bytes | None, against: Path | None = None)
     crate = payload_of(path)
     found = study_of(path)
     aggregates = read_aggregates(crate, private)
-    done = reproduce(found.study, aggregates, read_json(crate / "run"))
+    analyses = plan_in(crate, found).analyses
+    done = reproduce(found.study, aggregates, read_json(crate / "run"), analyses=analyses, shaped=_shaped(crate, found))
     if against is None:
         return done, ""
     other = load_signed(against / STUDY_FILE)
     if other.digest != found.digest:
         return done, f"{against.name} ran another study"
-    return done, differing_rounds(aggregates, aggregates_of(against))
+    return done, differing_rounds(aggregates, journal_of(against))
+
+
+def _shaped(crate: Path, found: SignedStudy) -> Callable[[dict[str, Result]], Mapping[str, Result]]:
+    """What the release of a package made of the results: the same suppression or rounding, made again."""
+    note = next(iter(sorted((crate / "disclosure").glob("*-output_release.json"))), None)
+    if note is None:
+        return lambda results: results
+    form = read_statement(note.read_bytes(), note.name).facts["form"]
+    return lambda results: propose(found.study, results, form).results
 
 
 def _signature(path: Path, run: Path) -> Finding:

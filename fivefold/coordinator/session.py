@@ -4,35 +4,30 @@ from __future__ import annotations
 
 import fcntl
 import os
-import platform
-import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import fivefold
 from fivefold.auth.keys import new_key, public_of, write_key
 from fivefold.coordinator import sealing
 from fivefold.coordinator.airlock import site_checkers
 from fivefold.coordinator.rounds import Engine, Progress, drive
 from fivefold.coordinator.run_log import KEY, note_second_run, run_key, run_log
+from fivefold.coordinator.run_record import record_of
 from fivefold.errors import RunFolderTaken
 from fivefold.governance.safe_outputs import checkers_of
-from fivefold.plugins import method
-from fivefold.protocol.encoding import digest
 from fivefold.protocol.results import Result
+from fivefold.records.crate import write_crate
 from fivefold.records.files import write_file
-from fivefold.records.provenance import AnalysisRecord, LeadRecord, RoundRecord, RunRecord, SiteRecord
 from fivefold.replay.cursor import Ended
 from fivefold.replay.plan import Plan, plan_of
 from fivefold.results.guarantee import promise_of, stated
 from fivefold.results.write import json_of, write_result
-from fivefold.study.definition import Analysis, Study
+from fivefold.study.definition import Study
 from fivefold.study.digest import SignedStudy
 
 STUDY_FILE = "study.signed.json"
@@ -124,70 +119,10 @@ def run(
                 return Run(folder, cursor.results, len(rounds), sealed=True)
             written = write_result(folder, results, meta)
             done = tuple(a for a in cursor.analyses if a.name in cursor.results)
-            _crate(found, folder, identity, engine_name, started, rounds, written, done)
+            record = record_of(found, identity, engine_name, started, _now(), rounds, written, done)
+            write_crate(folder, record)
             log.closed(run=identity)
     return Run(folder, told, len(rounds))
-
-
-def _crate(
-    found: SignedStudy,
-    folder: Path,
-    identity: str,
-    engine_name: str,
-    started: str,
-    rounds: list[dict[str, Any]],
-    written: tuple[str, ...],
-    done: tuple[Analysis, ...],
-) -> None:
-    from fivefold.records.crate import write_crate
-
-    study = found.study
-    analyses = []
-    for one in done:
-        about = method(one.method)
-        own = [r for r in rounds if r["analysis"] == one.name]
-        numbered = tuple(RoundRecord(i, r["questions"], r["answered"], r["dropped"]) for i, r in enumerate(own, 1))
-        stem = re.sub(r"[^A-Za-z0-9_-]", "_", one.name)
-        files = tuple(path for path in written if Path(path).name.startswith((f"{one.name}.", f"{stem}.")))
-        analyses.append(AnalysisRecord(one.name, one.method, numbered, about.title, about.paper, one.formula, files))
-    private = study.privacy
-    write_crate(
-        folder,
-        RunRecord(
-            run=identity,
-            title=study.title,
-            question=study.question,
-            lead=LeadRecord(study.lead.name, study.lead.organisation, study.lead.orcid),
-            study_file=STUDY_FILE,
-            study_digest=found.digest,
-            dictionary=study.dictionary.name,
-            dictionary_version=study.dictionary.version,
-            dictionary_digest=digest(asdict(study.dictionary)).hex(),
-            sites=tuple(SiteRecord(s.name, s.organisation, s.public_key) for s in study.sites),
-            analyses=tuple(analyses),
-            engine=engine_name,
-            software={
-                "fivefold": fivefold.__version__,
-                "python": platform.python_version(),
-                "numpy": version("numpy"),
-                "cryptography": version("cryptography"),
-            },
-            started=started,
-            ended=_now(),
-            licence=study.outputs.licence,
-            privacy={
-                "mode": private.mode,
-                "adversary": private.adversary,
-                "minimum_sites": private.minimum_sites,
-                "minimum_persons": private.minimum_persons,
-                "differential_privacy": promise_of(private.differential_privacy, len(rounds)) or "none: sums are exact",
-            },
-            ethics=study.agreements.ethics,
-            purpose=study.agreements.purpose,
-            seed=study.seed,
-            rehearsal=True,
-        ),
-    )
 
 
 def _keep(folder: Path, plan: Plan) -> None:

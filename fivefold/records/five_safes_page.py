@@ -155,6 +155,8 @@ def _outputs(package: Package) -> Iterable[str]:
     planned = package.study.outputs.planned
     if planned:
         yield f"<p>Stated at the outset: {escape('; '.join(planned))}.</p>"
+    if found.checks:
+        yield _table("Every check that was made, and what came of it", ("Of", "Rules and thresholds", "Came to"), found.checks)
     tables = [(p.removeprefix("tables/"),) for p in package.parts if p.startswith("tables/")]
     if tables:
         minimum = package.study.privacy.minimum_persons

@@ -43,13 +43,15 @@ class SiteEvidence:
 
 @dataclass(frozen=True)
 class Disclosure:
-    """The check of the outputs: its state, who decided, when, in which words; and the files that prove it, by path."""
+    """The check of the outputs: its state, who decided, when, in which words; the files that prove it, by path; and every
+    check that was made (what it looked at, by which rules with which thresholds, what came of it)."""
 
     status: Check
     words: str
     by: tuple[str, ...] = ()
     ended: str = ""
     files: tuple[str, ...] = ()
+    checks: tuple[tuple[str, str, str], ...] = ()
 
 
 NOT_CHECKED = Disclosure(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from fivefold.replay.compare import described
 from fivefold.replay.cursor import Cursor, Outcome
 from fivefold.results.guarantee import stated
 from fivefold.results.tables import plain_of
-from fivefold.study.definition import Study
+from fivefold.study.definition import Analysis, Study
 
 TOLERANCE = 1e-10
 """Values that differ by no more, of the larger of both and 1, are the same result on another CPU kernel."""
@@ -42,15 +42,28 @@ class Reproduction:
     drifted: int = 0
 
 
-def reproduce(study: Study, aggregates: Sequence[Aggregate], result: Mapping[str, Any]) -> Reproduction:
-    """Replay a study from its aggregates and compare with `result`, the value of a result.json (times and run left out)."""
+def reproduce(
+    study: Study,
+    aggregates: Sequence[Aggregate],
+    result: Mapping[str, Any],
+    *,
+    analyses: tuple[Analysis, ...] = (),
+    shaped: Callable[[dict[str, Result]], Mapping[str, Result]] = lambda results: results,
+) -> Reproduction:
+    """Replay a study from its aggregates and compare with `result`, the value of a result.json (times and run left out).
+
+    `analyses`: the variations that were run in place of the study's own. `shaped`: what a release made of the results, such as
+    hidden or rounded cells.
+    """
     then = result_digest(result)
-    cursor, drifted, fault = replayed(study, aggregates)
+    cursor, drifted, fault = replayed(study, aggregates, analyses)
     if fault:
         return Reproduction("different", then, "", fault, float("inf"), drifted)
     private = study.privacy.differential_privacy
     results = {n: r for n, r in stated(cursor.results, private, len(aggregates)).items() if isinstance(r, Result)}
-    again = {"analyses": json.loads(json.dumps([{"name": n} | plain_of(r) for n, r in results.items()]))}
+    named = {a["name"] for a in _analyses(result)}
+    made = shaped({n: r for n, r in results.items() if n in named})
+    again = {"analyses": json.loads(json.dumps([{"name": n} | plain_of(r) for n, r in made.items()]))}
     now = result_digest(again)
     if now == then:
         return Reproduction("identical", then, now, drifted=drifted)
@@ -58,10 +71,10 @@ def reproduce(study: Study, aggregates: Sequence[Aggregate], result: Mapping[str
     return Reproduction("different" if first else "numerical", then, now, first, largest, drifted)
 
 
-def replayed(study: Study, aggregates: Sequence[Aggregate]) -> tuple[Cursor, int, str]:
+def replayed(study: Study, aggregates: Sequence[Aggregate], analyses: tuple[Analysis, ...] = ()) -> tuple[Cursor, int, str]:
     """The cursor at the end of the journal; the first round whose question differed in its bits (0: none); and a sentence where
     the journal does not fit the study at all."""
-    cursor, drifted = Cursor(study), 0
+    cursor, drifted = Cursor(study, analyses), 0
     for one in aggregates:
         asked = cursor.open
         if asked is None or asked.round != one.round:

@@ -13,6 +13,8 @@ from fivefold.errors import NotApproved
 from fivefold.governance.evidence import KIND
 from fivefold.governance.statements import read_chain, signed
 from fivefold.records.audit import read_head
+from fivefold.site.budget import by_study
+from fivefold.site.budget_book import load, place
 from fivefold.site.folder import SiteFolder
 from fivefold.site.preparation import open_prepared, snapshot_path
 from fivefold.study.digest import SignedStudy
@@ -37,7 +39,7 @@ def evidence_of(site: SiteFolder, found: SignedStudy, *, now: datetime | None = 
             "data": tags[0],
             "mapping": tags[1],
             "log": {"entries": head.seq if head else 0, "head": head.hash if head else ""},
-            "privacy": {},
+            "privacy": _privacy(site, found),
             "at": now.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         }
         return signed(KIND, facts, site.node_key())
@@ -49,3 +51,14 @@ def _tags(site: SiteFolder, found: SignedStudy) -> tuple[str, str]:
         return "", ""
     tags = open_prepared(site, found.study, found.digest).tags
     return tags.data, tags.mapping
+
+
+def _privacy(site: SiteFolder, found: SignedStudy) -> dict[str, float]:
+    """What the study has spent of the asset's budget, as (ε, δ); nothing where it answers with exact sums."""
+    promised = found.study.privacy.differential_privacy
+    if promised is None:
+        return {}
+    asset = site.policy().asset
+    spent = by_study(load(place(site.state, asset), asset), promised.delta)
+    epsilon = next((s.epsilon for s in spent if s.study == found.digest), 0.0)
+    return {"epsilon": float(epsilon), "delta": float(promised.delta)}
