@@ -99,7 +99,9 @@ class SecureRounds:
         survivors = collector.close()
         if self.thresholds.adversary == "active":
             self._trip(dict.fromkeys(survivors, collector.survivors_request()), collector.add_agreed, following)
-        if following is not None and not following.ready:
+        # A survivor without keys for the next round advertised them before, to a coordinator that crashed since, and has lost
+        # them. It must not fall out of a round for that: all begin the next one with fresh keys.
+        if following is not None and not (following.ready and set(survivors) <= set(following.advertised)):
             collector.following = following = None
         self._open(collector)
         self._prepared = following

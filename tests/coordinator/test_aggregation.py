@@ -295,3 +295,20 @@ def _with_false_share(bench: Bench, name: str, reply: bytes) -> bytes:
     owner = sorted(shares)[0]
     shares[owner] = bytes(32) + bytes([shares[owner][-1] ^ 1])
     return m.reply(signed(bench.private[name], envelope.place, name, replace(word, **{part: shares})).encode())
+
+
+@BOTH
+def test_a_crash_within_a_trip_costs_no_site_its_round(tmp_path: Path, adversary: Adversary) -> None:
+    """Coordinator and nodes die when one site alone has answered, and has advertised keys for the next round."""
+    bench = Bench(tmp_path, 5, adversary=adversary)
+    bench.silent = lambda site, request: request.kind == "ask" and site != "site0"
+    with pytest.raises(TooManyDropouts):
+        bench.ask(bench.rounds(), 1)
+    bench.silent = lambda site, request: False
+    for name in bench.names:
+        bench.start(name)
+    rounds = bench.rounds()
+    for round in (1, 2, 3):
+        total = bench.ask(rounds, round)
+        assert (total.survivors, integers(total.vector)) == (bench.names, bench.total(bench.names))
+    bench.stop()
