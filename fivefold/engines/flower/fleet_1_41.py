@@ -25,8 +25,9 @@ from fivefold.engines.flower.wire import KIND, Answer, Letter, Seen
 
 INLINE, CHUNK, MOST = 1 << 20, 4 << 20, 4 << 30
 WAIT, WAIT_MOST, WAITS_IN_ALL = 0.004, 0.1, 60.0
-NODE_HEARTBEAT = 10.0
-"""The shortest that a SuperLink admits, seconds; a node is held to be there for twice as long."""
+BEAT_BUSY, BEAT_IDLE = 10.0, 30.0
+"""The interval that a sign of life announces, seconds: the shortest that a SuperLink admits, and Flower's own. A node is held
+to be there for twice as long."""
 
 SHELL = """\
 [project]
@@ -83,7 +84,7 @@ class Fleet141:
         if last:
             with suppress(PermissionError):  # it is not there any more, or the SuperLink is another
                 _call(self._client.DeactivateNode, DeactivateNodeRequest(node_id=last))
-        said = _call(self._client.ActivateNode, ActivateNodeRequest(public_key=self._public, heartbeat_interval=NODE_HEARTBEAT))
+        said = _call(self._client.ActivateNode, ActivateNodeRequest(public_key=self._public, heartbeat_interval=BEAT_IDLE))
         self._node = Node(node_id=said.node_id)
         return int(said.node_id)
 
@@ -119,10 +120,13 @@ class Fleet141:
 
         self._send(letter, b"", Error(code=0, reason=reason))
 
-    def alive(self) -> None:
+    def alive(self, busy: bool) -> None:
         from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 
-        _call(self._client.SendNodeHeartbeat, SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=NODE_HEARTBEAT))
+        _call(
+            self._client.SendNodeHeartbeat,
+            SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=BEAT_BUSY if busy else BEAT_IDLE),
+        )
 
     def close(self) -> None:
         from flwr.proto.fleet_pb2 import DeactivateNodeRequest

@@ -62,7 +62,7 @@ class FlowerEngine:
     def _exchange(self, requests: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
         seen = {one.node: one.alive_until for one in self.link.nodes()} if self._lost(requests) else {}
         for site in [s for s in self._gone if s in requests]:
-            if seen.get(self._node.get(site, 0), 0.0) > self._gone[site]:
+            if seen.get(self._node.get(site, 0), self._gone[site]) != self._gone[site]:
                 del self._gone[site]
         known = [s for s in requests if s in self._node and s not in self._gone]
         yield from self._ask(((self._node[s], {s: requests[s]}) for s in known), len(known), seen)
@@ -143,7 +143,7 @@ class FlowerEngine:
         """Give up on nodes that have gone."""
         seen = {one.node: one.alive_until for one in self.link.nodes()}
         for id, of in list(waiting.items()):
-            if seen.get(of.node, 0.0) > of.alive_until:
+            if seen.get(of.node, of.alive_until) != of.alive_until:
                 of.alive_until, of.moved = seen[of.node], now
             if of.node not in seen or now > of.moved + SILENT:
                 self._lose(waiting.pop(id))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fivefold.engines.flower.answering import Answering
 from fivefold.engines.flower.certificates import read_connection_key
-from fivefold.engines.flower.fleet_1_41 import NODE_HEARTBEAT, Fleet141
+from fivefold.engines.flower.fleet_1_41 import BEAT_IDLE, Fleet141
 from fivefold.engines.flower.wire import KIND, Fleet, Letter
 from fivefold.errors import EngineProblem, SourceNotFound
 from fivefold.governance.statements import store
@@ -141,13 +141,14 @@ def handle(fleet: Fleet, child: Answering, letter: Letter) -> int:
 
 
 def _beat(fleet: Fleet, pace: Pace, done: threading.Event) -> None:
-    """Signs of life: every 2 s while a run is on, so that a death is seen soon; every 8 s otherwise, which Flower asks for."""
-    last = time.monotonic()
+    """Signs of life: every 2 s while a run is on, so that a death is seen soon; as often as Flower's own nodes when idle."""
+    last, was = time.monotonic(), False
     while not done.wait(0.5):
-        if time.monotonic() - last < (HEARTBEAT_BUSY if pace.busy else 0.8 * NODE_HEARTBEAT):
+        busy = pace.busy
+        if busy == was and time.monotonic() - last < (HEARTBEAT_BUSY if busy else 0.8 * BEAT_IDLE):
             continue
-        last = time.monotonic()
+        last, was = time.monotonic(), busy
         try:
-            fleet.alive()
+            fleet.alive(busy)
         except (ConnectionError, PermissionError):
             return  # the loop notices by itself

@@ -41,7 +41,7 @@ class Letter:
 
 @dataclass(frozen=True)
 class Seen:
-    """A node that the SuperLink holds to be there. `alive_until` moves on with every sign of life."""
+    """A node that the SuperLink holds to be there. `alive_until` changes with every sign of life."""
 
     node: int
     alive_until: float
@@ -67,7 +67,7 @@ class Fleet(Protocol):
 
     def decline(self, letter: Letter, reason: str) -> None: ...
 
-    def alive(self) -> None: ...
+    def alive(self, busy: bool) -> None: ...
 
     def close(self) -> None: ...
 
