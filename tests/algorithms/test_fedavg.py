@@ -109,7 +109,7 @@ def test_early_stopping_keeps_the_best_weights() -> None:
     assert len(losses) - 1 - losses.index(min(losses)) == 4
     assert any("ended after" in note for note in found.notes)
     best = losses.index(min(losses))
-    again = train("fedavg", setting, tables, formula, **{**options, "patience": 0, "rounds": best, "evaluate_every": 0})
+    again = train("fedavg", setting, tables, formula, **{**options, "patience": 0, "rounds": best})
     assert again.facts["weights_sha256"] == found.facts["weights_sha256"]
 
 
