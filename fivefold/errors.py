@@ -181,6 +181,13 @@ class BudgetSpent(Refused):
     help = "The custodian sees who spent it with `fivefold site budget`; a higher cap is a new signed version of site.yaml."
 
 
+class CodeRefused(Refused):
+    """A model's own code that this site may not or cannot confine."""
+
+    exit_code = 72
+    help = "The custodian's policy says `user_models`; docs/how-to/bring-your-own-model.md has what a site needs."
+
+
 # ---- messages and the secure sum ------------------------------------------------------------------------------------
 class ProtocolError(FivefoldError):
     exit_code = 40
@@ -327,6 +334,13 @@ class DepositInterrupted(PackageProblem):
 # ---- a method -------------------------------------------------------------------------------------------------------
 class MethodError(FivefoldError):
     exit_code = 60
+
+
+class CodeFailed(MethodError):
+    """A model's own code that failed, was too slow, or used what it may not. What it said stays at the site."""
+
+    exit_code = 65
+    help = "Try the code alone on rows of your own; it may use no file, network, thread or process."
 
 
 class NotConverged(MethodError):

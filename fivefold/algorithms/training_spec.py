@@ -263,6 +263,11 @@ def refuse_what_noise_cannot_protect(spec: TrainingSpec, options: Options, *, on
             f"{options.analysis.method} takes several steps a round, which protects no single person",
             "Write `unit: site` in the study, or use fedavg or fedopt.",
         )
+    if spec.model.kind == "code":
+        options.fault(
+            "a model of your own code sees all persons of a site, so that nothing bounds what one of them changes",
+            "Write `unit: site` in the study, or take a built-in model.",
+        )
     if spec.local_epochs > 1 or spec.batch_size:
         options.fault(
             "'unit: person' takes one step a round, over all rows",

@@ -365,6 +365,7 @@ def _print_study(signed: SignedStudy) -> None:
     from rich.markup import escape
 
     from fivefold.auth.keys import fingerprint
+    from fivefold.study.model_code import codes
 
     study = signed.study
     out = _console()
@@ -390,6 +391,11 @@ def _print_study(signed: SignedStudy) -> None:
             highlight=False,
             soft_wrap=True,
         )
+    for digest, source in codes(study.analyses).items():
+        out.print(f"code      SHA-256 {digest}; it would run on this site's rows, confined:", highlight=False, soft_wrap=True)
+        for number, line in enumerate(source.splitlines(), 1):
+            shown = "".join(c if c.isprintable() or c == "\t" else f"\\u{ord(c):04x}" for c in line)
+            out.print(f"  {number:4} │ {escape(shown)}", highlight=False, soft_wrap=True)
     for name, why in study.variables.items():
         out.print(f"variable  {escape(name)}: {escape(why)}", highlight=False, soft_wrap=True)
 

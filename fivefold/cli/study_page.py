@@ -11,6 +11,7 @@ from fivefold.auth.keys import fingerprint
 from fivefold.study.consistency import placeholder, thresholds
 from fivefold.study.definition import Analysis, Study
 from fivefold.study.dictionary import Variable
+from fivefold.study.model_code import code_of
 
 if TYPE_CHECKING:
     from fivefold.governance.study_estimate import Estimate
@@ -154,7 +155,14 @@ def _analysis(analysis: Analysis) -> list[str]:
     out += [f"formula: {analysis.formula}"] if analysis.formula else []
     out += [f"variables: {', '.join(analysis.variables)}"] if analysis.variables else []
     out += [f"subgroup: {analysis.subgroup}"] if analysis.subgroup else []
-    return out + [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in analysis.options.items()]
+    options = dict(analysis.options)
+    if code_of(analysis) is not None:
+        options["model"] = {k: v for k, v in options["model"].items() if k != "source"}
+    out += [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in options.items()]
+    own = code_of(analysis)
+    return (
+        out if own is None else [*out, f"code of its own, {len(own[1].splitlines())} lines; `fivefold site approve` shows it"]
+    )
 
 
 def _key(text: str) -> str:

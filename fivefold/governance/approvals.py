@@ -20,8 +20,9 @@ from fivefold.governance.policy import Choice, Decision, decide, expiry
 from fivefold.governance.statements import Statement, read_chain, write
 from fivefold.protocol.encoding import digest as digest_of
 from fivefold.protocol.questions import Gather, Relay, Sum
-from fivefold.study.definition import Study
+from fivefold.study.definition import Analysis, Study
 from fivefold.study.dictionary import Dictionary
+from fivefold.study.model_code import code_of, codes
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,18 @@ class Approval:
     identity: str
     checkers: tuple[tuple[str, str], ...] = ()
     """The site's own output checkers (name, public key): nothing is released against their word."""
+    code: tuple[str, ...] = ()
+    """SHA-256 digests of the model code in the approved analyses: no other code runs."""
 
     def permits(self, need: str) -> bool:
         """Whether this site's own choice admits what a question needs (`site_totals`, `event_totals`)."""
         return getattr(self, need, "refused") == "permitted"
+
+    def allow_code(self, analysis: Analysis) -> None:
+        """Nothing where an analysis brings no code of its own, or one that was shown and approved. Raises `NotApproved`."""
+        own = code_of(analysis)
+        if own is not None and own[0] not in self.code:
+            raise NotApproved("the custodian did not approve this model's code", rule="code_not_approved")
 
     def allow(self, analysis: str, question: Sum | Gather | Relay | tuple[Sum, ...] | None = None) -> None:
         """Nothing where the approval covers an analysis and its question. Raises `NotApproved` with the rule."""
@@ -131,6 +140,7 @@ def approve(
         "expires": last.isoformat(),
         "custodian": who.name,
         "checkers": [list(c) for c in checkers],
+        "code": sorted(codes(a for a in study.analyses if a.name in chosen)),
         "at": now.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
     }
     return _approval(write(_chain(folder, study_digest), "approval", facts, private))
@@ -246,6 +256,7 @@ def _approval(statement: Statement) -> Approval:
             at=str(facts["at"]),
             identity=statement.digest,
             checkers=tuple((str(name), str(checker)) for name, checker in facts.get("checkers", ())),
+            code=tuple(map(str, facts.get("code", ()))),
         )
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise _altered() from error

@@ -23,6 +23,7 @@ from fivefold.privacy.secagg.thresholds import default_threshold
 from fivefold.protocol.questions import Gather, Relay, Sum
 from fivefold.study.definition import Analysis, Study
 from fivefold.study.lines import parse, raw, validated
+from fivefold.study.model_code import codes
 
 FILE = "site.yaml"
 Choice = Literal["permitted", "refused"]
@@ -129,6 +130,8 @@ class Policy(_Frozen):
     """The floor of privacy where a study has differential privacy: its ε may not be larger."""
     budget: Budget | None = None
     """The cap over all studies on the asset; without it noisy answers are only written into the ledger."""
+    user_models: Choice = "refused"
+    """`permitted`: model code that stands in a study may run here, confined, where the custodian approves that very code."""
     mix_exact_and_noisy: Choice = "permitted"
     """`refused`: an asset that gave exact sums gives no noisy ones, and the other way round."""
     max_rounds: int = Field(default=500, ge=1)
@@ -289,6 +292,13 @@ def _iterations(policy: Policy, study: Study, _: date) -> str | None:
     return None
 
 
+def _user_models(policy: Policy, study: Study, _: date) -> str | None:
+    own = codes(study.analyses)
+    if own and policy.user_models == "refused":
+        return f"the study brings model code of its own ({min(own)[:16]}…), and this site runs none"
+    return None
+
+
 STUDY_RULES: tuple[tuple[str, Rule], ...] = (
     ("expires", _expiry),
     ("site", _mine),
@@ -305,6 +315,7 @@ STUDY_RULES: tuple[tuple[str, Rule], ...] = (
     ("exact_sums", _exact),
     ("max_epsilon", _epsilon),
     ("max_iterations", _iterations),
+    ("user_models", _user_models),
     ("peers", _peers),
 )
 """Read top to bottom; the first that objects decides."""

@@ -30,11 +30,13 @@ KINDS: dict[str, tuple[str, tuple[Task, ...]]] = {
     "sklearn_mlp": ("fivefold.models.sklearn", ("regression", "binary", "classes")),
     "torch_mlp": ("fivefold.models.torch", ("regression", "binary", "classes")),
     "torch_cnn": ("fivefold.models.torch", ("regression", "binary", "classes")),
+    "code": ("fivefold.models.user_code", ("regression", "binary", "classes")),
 }
 """Kind in the study file → module with a `build(spec) -> Model`, and the tasks that it can do."""
 MORE: dict[str, tuple[str, ...]] = {
     "torch_mlp": ("precision",),
     "torch_cnn": ("precision", "image", "channels"),
+    "code": ("source", "digest", "shapes", "head", "seconds", "megabytes"),
 }
 """Kind → the keys that only it reads; its module has `options(kind, given, features)`, which checks them."""
 HIDDEN = {"mlp": (16,), "sklearn_mlp": (16,), "torch_mlp": (16,)}

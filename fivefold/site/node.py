@@ -312,6 +312,7 @@ class Node:
         when = self.now()
         approval = self.folder.approval(session.digest, when, study=session.study)
         approval.allow(session.plan.approved_as(question.analysis.name), question.question)
+        approval.allow_code(question.analysis)
         policy = self.folder.policy(when)
         decide(
             policy,

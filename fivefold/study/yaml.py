@@ -17,6 +17,7 @@ from fivefold.study.consistency import Fault, Where, faults
 from fivefold.study.definition import Study
 from fivefold.study.document import dictionary_of, study_of, undocument
 from fivefold.study.expression_syntax import suggestion
+from fivefold.study.model_code import with_sources
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
@@ -73,7 +74,7 @@ def read(path: str | Path) -> Reading:
     if not isinstance(data, dict):
         fault = Located(document.name, 1, "a study file is a mapping of keys", "Write one with `fivefold study new`.")
         return Reading(path, None, (fault,), documents)
-    found: list[Fault] = []
+    data, found = with_sources(data, path.parent)
     inline = data.get("dictionary")
     if isinstance(inline, str) and inline.strip():
         documents["dictionary"] = _dictionary_document(path, inline.strip(), document)
