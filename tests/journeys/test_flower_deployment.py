@@ -18,7 +18,7 @@ from fivefold.engines.flower.superlink import environment
 from fivefold.errors import EngineProblem, ProtocolViolation, SiteRefused, SourceNotFound
 from fivefold.records.audit import Entry, entries, verify
 from fivefold.results.write import comparable
-from tests.journeys.consortium import ROOT, fivefold, signed
+from tests.journeys.consortium import ROOT, command, fivefold, signed
 from tests.journeys.deployment import Deployment, deployed
 
 SITE = "inst-10-12"
@@ -67,6 +67,29 @@ def test_the_result_is_that_of_the_in_process_engine(flower: Deployment) -> None
     for site in (s.name for s in signed(out).study.sites):
         verify(out / "sites" / site / "state" / "audit.jsonl")
         assert any(e.event == "answering" and e.facts["network"] != "" for e in log_of(flower, site))
+
+
+def test_a_coordinator_killed_in_a_run_resumes_over_another_flower_run(flower: Deployment) -> None:
+    out = flower.consortium
+    over = ("--engine", "flower", "--coordinator", flower.coordinator.path)
+    with subprocess.Popen(
+        command("run", out / "study.yaml", "--out", out / "cut", *over),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        rounds = (line for line in process.stderr if line.startswith("round"))
+        for _ in range(3):
+            next(rounds)
+        process.kill()
+    assert not (out / "cut" / "result.json").exists()
+    again = fivefold("run", out / "study.yaml", "--resume", out / "cut", *over)
+    assert again.returncode == 0, again.stderr
+    first = next(line for line in again.stderr.splitlines() if line.startswith("round"))
+    assert int(first.split()[1]) > 3, "answered rounds are replayed, not asked again"
+    assert fivefold("run", out / "study.yaml", "--out", out / "whole", "--quiet").returncode == 0
+    assert comparable(out / "cut") == comparable(out / "whole")
 
 
 class Killing:
