@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from examples import prepare
+from fivefold.cli.main import run as cli
 from fivefold.coordinator import session
+from fivefold.coordinator.package_check import evidence_in
 from fivefold.coordinator.rounds import Engine
 from fivefold.errors import SiteRefused, TooManyDropouts
 from fivefold.privacy.dp.accounting import spent
@@ -154,3 +156,14 @@ def killed_after(out: Path, how: tuple[object, ...], rounds: int) -> None:
             break
     process.stdout.close()
     assert process.wait() == -signal.SIGKILL
+
+
+def test_the_package_tells_what_was_spent_and_is_reproduced_noise_and_all(breast: Path) -> None:
+    """Noise is in the aggregates, so a replay has it, too; every site signs what it spent."""
+    done = run(breast, engine(breast), "runs/one")
+    assert cli(["crate", "build", str(breast / "runs" / "one"), "--journal", "open"]) == 0
+    package = breast / "runs" / "one-crate"
+    told = [s.spent for s in evidence_in(package)]
+    assert told == [pytest.approx(spent(done.rounds, 6.2, 1e-5), rel=0.01)] * 5
+    assert "Privacy spent on this study (ε)" in (package / "data" / "ro-crate-preview.html").read_text("utf-8")
+    assert cli(["crate", "reproduce", str(package)]) == 0
