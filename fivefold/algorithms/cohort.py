@@ -195,7 +195,8 @@ def facts(total: Aggregate, asked: Sum, setting: Setting) -> Facts:
 
 def ordered(sites: Sequence[str], setting: Setting) -> tuple[str, ...]:
     """Sites in the order of the study file."""
-    return tuple(s for s in setting.sites if s in sites)
+    present = frozenset(sites)
+    return tuple(s for s in setting.sites if s in present)
 
 
 def require_categories(found: Facts, design: Design, setting: Setting) -> None:

@@ -7,6 +7,9 @@ clients stay in the cache; all buffers are made once for all blocks.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -15,6 +18,8 @@ from fivefold.models.model import ModelSpec
 
 Reals = npt.NDArray[np.floating]
 BLOCK = 10
+KINDS = ("linear", "logistic", "softmax")
+"""Models whose updates are made for many clients in one call."""
 
 
 def local_updates(
@@ -34,7 +39,7 @@ def local_updates(
     `weights` (size,): coefficients, then the intercept, as `model.flat` lays them out. x (clients, rows, features), y and mask
     (clients, rows). A client without rows changes nothing. `out` is filled where it is given.
     """
-    if spec.kind not in ("linear", "logistic", "softmax"):
+    if spec.kind not in KINDS:
         raise ValueError(f"only linear models train many clients in one call, not {spec.kind!r}")
     clients, rows, p = x.shape
     k, wide = spec.outputs, spec.features * spec.outputs
@@ -74,3 +79,69 @@ def local_updates(
             out[here, wide:] = bs - constant
     out[held == 0] = 0.0
     return out
+
+
+@dataclass
+class Blocks:
+    """Adds up the weighted updates of many clients, block after block, without holding any. Buffers are made once, and again
+    only where a block is larger than all before it."""
+
+    spec: ModelSpec
+    weights: Reals
+    """Where every client starts, shape (size,)."""
+    rate: float
+    epochs: int = 1
+    clip: float = 0.0
+    """The largest L2 norm of a client's update (0: none)."""
+
+    def __post_init__(self) -> None:
+        if self.spec.kind not in KINDS:
+            raise ValueError(f"only linear models train many clients in one call, not {self.spec.kind!r}")
+        self.total: npt.NDArray[np.float64] = np.zeros(len(self.weights))
+        """Σ share_i · update_i over the clients so far, shape (size,)."""
+        self._shape: tuple[int, ...] = ()
+
+    def add(self, x: Reals, y: Reals, held: npt.NDArray[np.int64], share: npt.NDArray[np.float64]) -> None:
+        """One block: x (clients, rows, features), of which client i holds the first `held[i]` rows; y (clients, rows); `share`
+        (clients,), the weight of each client's update in the sum, 0 for one without rows."""
+        row = (np.arange(x.shape[1]) < held[:, None]) / np.maximum(held, 1)[:, None]
+        if self.epochs == 1 and not self.clip:
+            self._one_step(x, y, row * share[:, None], float(share.sum()))
+            return
+        updates = local_updates(
+            self.spec, self.weights, x, y, row > 0, rate=self.rate, epochs=self.epochs, block=len(x), out=self._updates(x)
+        )
+        if self.clip:
+            norm = np.sqrt(np.square(updates, dtype=np.float64).sum(axis=1))
+            share = share * np.minimum(1.0, self.clip / np.maximum(norm, np.finfo(np.float64).tiny))
+        self.total += share.astype(x.dtype) @ updates
+
+    def _one_step(self, x: Reals, y: Reals, row: npt.NDArray[np.float64], shares: float) -> None:
+        """The sum of gradients at one point is one product: no client's own update is made."""
+        (clients, rows, p), k = x.shape, self.spec.outputs
+        flat, wide = x.reshape(clients * rows, p), p * k
+        start = np.asarray(self.weights, dtype=x.dtype)
+        slope = start[:wide].reshape(p, k)
+        score = flat @ slope
+        if self.spec.intercept:
+            score += start[wide:]
+        residual = residuals(self.spec.task, score, y.reshape(-1)).astype(x.dtype, copy=False)
+        residual *= row.reshape(-1, 1).astype(x.dtype)
+        gradient = self._product(p, k, x.dtype)
+        np.matmul(flat.T, residual, out=gradient)
+        gradient *= self.rate
+        self.total[:wide] -= gradient.reshape(-1)
+        if self.spec.l2:
+            self.total[:wide] -= self.rate * self.spec.l2 * shares * start[:wide]
+        if self.spec.intercept:
+            self.total[wide:] -= self.rate * residual.sum(axis=0, dtype=np.float64)
+
+    def _product(self, p: int, k: int, dtype: Any) -> Reals:
+        if self._shape != (p, k):
+            self._shape, self._buffer = (p, k), np.empty((p, k), dtype=dtype)
+        return self._buffer
+
+    def _updates(self, x: Reals) -> Reals:
+        if len(self._shape) != 3 or self._shape[0] < len(x):
+            self._shape, self._buffer = (len(x), len(self.weights), 0), np.empty((len(x), len(self.weights)), dtype=x.dtype)
+        return self._buffer[: len(x)]

@@ -29,6 +29,7 @@ NOUNS = {
     "site": "The side with the rows: policy, approval, rehearsal.",
     "coordinator": "The side without rows, as a machine of its own.",
     "run": "Run a study's analyses over its sites.",
+    "simulate": "Play a study over many simulated clients, ungoverned.",
     "outputs": "The airlock: ask for outputs, check them, release them.",
     "export": "Write a study for another platform to carry.",
     "audit": "Verify an audit log.",

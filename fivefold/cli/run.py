@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fivefold.coordinator.rounds import Engine
     from fivefold.study.digest import SignedStudy
 
-Engines = Literal["local", "flare", "flower"]
+Engines = Literal["local", "flare", "flower", "ray"]
 app = typer.Typer(add_completion=False)
 
 
@@ -74,6 +74,10 @@ def run(
     from fivefold.study.digest import load_signed, read_bytes
     from fivefold.study.reseed import load_reseeded
 
+    if engine == "ray":
+        from fivefold.engines.ray_cluster import refuse_real_sites
+
+        refuse_real_sites(study)
     signed = study if study.suffix == ".json" else study.with_name("study.signed.json")
     if study.is_dir():
         raise StudyNotFound(f"{study} is a folder, not a study", help=f"Give the file, such as {study / 'study.yaml'}.")
