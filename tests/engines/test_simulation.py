@@ -54,7 +54,6 @@ def result(done: Simulation, name: str = "training") -> Result:
 )
 def test_sites_as_clients_give_what_the_method_gives_over_those_sites(analysis: Analysis, monkeypatch: Any) -> None:
     """Whichever of the three ways answers a question."""
-    monkeypatch.setattr("fivefold.algorithms.training_rows.chance", lambda seed, site, *more: np.random.default_rng(9))
     monkeypatch.setattr("fivefold.algorithms.training_steps.chance", lambda seed, site, *more: np.random.default_rng(9))
     done = simulate(study(SETTING, analysis), real("natural"), 5)
     pooled = plain.run(method(analysis.method), analysis, dataclasses.replace(SETTING, seed=3), TABLES)
