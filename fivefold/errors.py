@@ -306,7 +306,13 @@ class EngineFailed(EngineProblem):
     help = "Continue with `fivefold run STUDY --resume RUN`."
 
 
-<<<<<<< HEAD
+class SimulationInvalid(EngineProblem):
+    """A simulation was asked for that cannot be: clients, roster or partition do not fit the study or its rows."""
+
+    exit_code = 85
+    help = "Correct the options; `fivefold simulate --help` explains each."
+
+
 # ---- a research package ---------------------------------------------------------------------------------------------
 class PackageProblem(FivefoldError):
     exit_code = 90
@@ -330,13 +336,6 @@ class DepositInterrupted(PackageProblem):
 
     exit_code = 93
     help = "Nothing is lost: give the same command again, and it goes on where it stopped."
-=======
-class SimulationInvalid(EngineProblem):
-    """A simulation was asked for that cannot be: clients, roster or partition do not fit the study or its rows."""
-
-    exit_code = 85
-    help = "Correct the options; `fivefold simulate --help` explains each."
->>>>>>> 83bd8a1 (Simulation: many clients on one machine, made when a roster needs them)
 
 
 # ---- a method -------------------------------------------------------------------------------------------------------
