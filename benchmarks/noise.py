@@ -5,6 +5,7 @@ python -m benchmarks.noise
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
 
@@ -31,7 +32,10 @@ def main() -> None:
     generator = np.random.default_rng(1)
     for scale in SCALES:
         variance = Fraction(scale) ** 2
-        contestants = {"this": partial(sample, variance, DRAWS, KEY), "numpy": partial(generator.standard_normal, DRAWS)}
+        contestants: dict[str, Callable[[], object]] = {
+            "this": partial(sample, variance, DRAWS, KEY),
+            "numpy": partial(generator.standard_normal, DRAWS),
+        }
         if opendp:
             contestants["opendp"] = partial(opendp, scale, FEW)
         best = in_turns(contestants, TURNS)
@@ -49,7 +53,7 @@ def main() -> None:
     report("noise", figures, TARGETS)
 
 
-def _opendp():  # type: ignore[no-untyped-def]
+def _opendp() -> Callable[[float, int], object] | None:
     """OpenDP's discrete Gaussian (Canonne, Kamath & Steinke's sampler, in Rust) as `draw(scale, n)`, or None."""
     try:
         import opendp.prelude as dp

@@ -171,7 +171,7 @@ def pooled_accuracy(data: Data, analysis: Analysis, seed: int, tables: Sequence[
     fit = framed(spec, facts(found, count, spec.setting), 0, 0).fit
     parts = [problem(t, fit) for t in tables]
     model = parts[0][0]
-    train, kept = (joined([p[i] for p in parts]) for i in (1, 2))
+    train, kept = joined([p[1] for p in parts]), joined([p[2] for p in parts])
     weights, _ = descend(
         model, named(first_weights(model, seed), model.shapes), train, epochs=spec.rounds * spec.local_epochs,
         batch_size=spec.batch_size, rate=spec.learning_rate, rng=chance(seed, "pooled", 0), pull=Pull(),
@@ -240,10 +240,12 @@ def secure_accuracies(data: Data, seed: int) -> dict[str, float]:
         signed = prepared(out, data.name, data.frame, data.variables, data.analyses(), seed=seed)
         engine = local_engine(out / "sites", data.sites)
         done = session.run(signed, engine, out / "run", tell=lambda _: None, engine_name="local", resume=False)
+        found = {}
         for name, result in done.results.items():
             if not isinstance(result, Result):
                 raise SystemExit(f"{data.name}, {name}: {result.message}")
-        return {name: float(result.facts["accuracy"]) for name, result in done.results.items()}
+            found[name] = float(str(result.facts["accuracy"]))
+        return found
 
 
 # ---- the table ------------------------------------------------------------------------------------------------------
