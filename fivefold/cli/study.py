@@ -121,6 +121,20 @@ def estimate(
 
 
 @app.command()
+def threats(study: StudyPath, as_json: AsJson = False) -> None:
+    """Say, threat by threat, which protection of the study covers it, what is left open, and what to change."""
+    from fivefold.governance import threats as guide
+
+    value = _opened(study)
+    if as_json:
+        _json(guide.as_json(value))
+        return
+    from fivefold.cli.study_page import threats_page
+
+    typer.echo(threats_page(guide.threats(value)))
+
+
+@app.command()
 def freeze(study: StudyPath, out: Out = None, replace: Replace = False, as_json: AsJson = False) -> None:
     """Write the canonical form (RFC 8785), dictionary included; its SHA-256 is the study's digest."""
     from fivefold.study.digest import canonical, digest

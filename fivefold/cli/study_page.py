@@ -15,6 +15,7 @@ from fivefold.study.model_code import code_of
 
 if TYPE_CHECKING:
     from fivefold.governance.study_estimate import Estimate
+    from fivefold.governance.threats import Threat
 
 WIDTH = 100
 
@@ -41,6 +42,7 @@ def page(study: Study, digest: str) -> str:
             ],
         )
     out += _section("What protects the persons", promise_lines(study))
+    out += _section("What threatens them", _threats(study))
     out += _section("What is to come out", [*study.outputs.planned, f"licence {study.outputs.licence}"])
     agreed = study.agreements
     out += _section(
@@ -48,6 +50,16 @@ def page(study: Study, digest: str) -> str:
     )
     out += _section("Dictionary", [f"{study.dictionary.name}, version {study.dictionary.version}"])
     return "\n".join([*out, f"digest {digest}"])
+
+
+def threats_page(found: Iterable[Threat]) -> str:
+    """Threat by threat: ✓ covered, ◐ in part, ✗ open; by what, what is left, what to change."""
+    signs, out = {"covered": "✓", "in part": "◐", "open": "✗"}, list[str]()
+    for threat in found:
+        lines = [f"{threat.who}.", *(f"+ {line}" for line in threat.covered)]
+        lines += [f"- open: {line}" for line in threat.open] + [f"> change: {line}" for line in threat.change]
+        out += _section(f"{signs[threat.status]} {threat.name} ({threat.status})", lines)
+    return "\n".join(out).rstrip()
 
 
 def promise_lines(study: Study) -> list[str]:
@@ -59,6 +71,13 @@ def promise_lines(study: Study) -> list[str]:
         f"Drop-outs tolerated in a round: {promise.dropouts_tolerated}.",
         f"No total over fewer than {study.privacy.minimum_persons} persons is shown. {_noise(study)}",
     ]
+
+
+def _threats(study: Study) -> list[str]:
+    """A line for each threat, as part of what a custodian approves; the whole is `fivefold study threats`."""
+    from fivefold.governance.threats import threats
+
+    return [f"{t.name}: {t.status}" + (f" ({'; '.join(t.open)})" if t.open else "") for t in threats(study)]
 
 
 def _noise(study: Study) -> str:

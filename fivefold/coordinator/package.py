@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from fivefold.coordinator.release_crate import Source, journal_of, source_of, ti
 from fivefold.coordinator.run_record import STUDY_FILE, VARIATIONS
 from fivefold.errors import CrateInvalid, OutputHeld
 from fivefold.governance.evidence import read_evidence
+from fivefold.governance.threats import as_json as threats_of
 from fivefold.records import audit, sealed_journal
 from fivefold.records.bag import make_bag
 from fivefold.records.crate import slug
@@ -28,6 +30,7 @@ from fivefold.results.write import read_json
 from fivefold.study.digest import SignedStudy, load_signed
 
 Journal = Literal["sealed", "open", "none"]
+THREATS = "threats.json"
 
 
 def build(
@@ -72,6 +75,8 @@ def build(
         for path in sorted((run / VARIATIONS).glob("*.variation.json")):
             _put(partial / VARIATIONS / path.name, path.read_bytes())
             package.others[f"{VARIATIONS}/{path.name}"] = "A variation within the envelope, signed by the lead"
+        _put(partial / THREATS, json.dumps(threats_of(found.study), indent=1, ensure_ascii=False).encode())
+        package.others[THREATS] = "Threat by threat, which protection of the study covers it, and what is left open"
         if journal != "none":
             if journal == "open" and source.disclosure.status == "completed":
                 raise OutputHeld(
