@@ -1,7 +1,8 @@
 """Play the airlock of the newest run: python -m examples.release OUT
 
 The lead asks for the outputs; two output checkers look, each with a key of their own, and let them go with counts rounded; the
-released files are written. Each line that begins with `$` is what one of them would type.
+released files are written, and packed with the run's history as a signed research package. Each line that begins with `$` is what
+one of them would type.
 """
 
 from __future__ import annotations
@@ -33,14 +34,18 @@ def main(arguments: list[str]) -> int:
     for checker in ("first", "second"):
         fivefold("decide", run, number, "release", *form, "--key", out / f"{checker}-checker.key")
     fivefold("release", run, number, "--key", out / "first-checker.key")
+    package = run.with_name(f"{run.name}-crate")
+    if not package.exists():
+        fivefold("build", run, "--sites", out / "sites", noun="crate")
+        fivefold("validate", package, noun="crate")
     return 0
 
 
-def fivefold(*words: Any) -> None:
-    """Run a command of the airlock, in this process. Raises `SystemExit` where it fails."""
+def fivefold(*words: Any, noun: str = "outputs") -> None:
+    """Run a command, in this process. Raises `SystemExit` where it fails."""
     from fivefold.cli.main import run
 
-    command = ["outputs", *map(str, words)]
+    command = [noun, *map(str, words)]
     print(f"\n$ fivefold {shlex.join(command)}", flush=True)
     code = run(command)
     if code:
