@@ -1,8 +1,8 @@
 """Play the airlock of the newest run: python -m examples.release OUT
 
 The lead asks for the outputs; two output checkers look, each with a key of their own, and let them go with counts rounded; the
-released files are written, and packed with the run's history as a signed research package. Each line that begins with `$` is what
-one of them would type.
+released files are written, and packed with the run's history as a signed research package. Each line that begins with `$` is
+what one of them would type.
 """
 
 from __future__ import annotations
