@@ -7,13 +7,12 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from fivefold.cli.main import app
 from fivefold.governance import study_check
 from fivefold.governance.threats import Choices, Threat, protected, table, threats
 from fivefold.privacy.dp.accounting import spent
 from fivefold.study.definition import OutputChecker, Study
+from tests.journeys.consortium import fivefold
 
 ROOT = Path(__file__).parents[2]
 NAMES = (
@@ -102,11 +101,11 @@ def test_a_curious_adversary_and_missing_checkers_are_named() -> None:
 def test_the_table_and_the_command_say_the_same() -> None:
     path = ROOT / "examples" / "breast" / "training.yaml"
     rows = table(example("breast/training.yaml"))
-    said = CliRunner().invoke(app, ["study", "threats", str(path)])
-    assert said.exit_code == 0
+    said = fivefold("study", "threats", path)
+    assert said.returncode == 0
     assert [line.split(" (")[0][2:] for line in said.stdout.splitlines() if line[:1] in "✓◐✗" and line] == list(NAMES)
-    plain = json.loads(CliRunner().invoke(app, ["study", "threats", str(path), "--json"]).stdout)
+    plain = json.loads(fivefold("study", "threats", path, "--json").stdout)
     assert [(t["threat"], t["status"]) for t in plain] == list(zip(rows.column("threat"), rows.column("status"), strict=True))
-    page = CliRunner().invoke(app, ["study", "show", str(path)]).stdout
+    page = fivefold("study", "show", path).stdout
     assert "What threatens them" in page
     assert "reconstruction from gradients: in part" in page
