@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fivefold.auth.keys import fingerprint, public_of
+from fivefold.auth.keys import fingerprint
 from fivefold.auth.signatures import signed
 from fivefold.errors import (
     AggregateFalse,
@@ -22,10 +22,8 @@ from fivefold.errors import (
     ProtocolViolation,
     QuestionNotApproved,
     RunError,
-    TooFewSites,
 )
 from fivefold.governance.policy import Policy, decide, needed, recognised
-from fivefold.plugins import method
 from fivefold.privacy.fixed_point import ring_for
 from fivefold.protocol import messages as m
 from fivefold.protocol.encoding import decode, encode
@@ -34,9 +32,9 @@ from fivefold.records.audit import AuditLog
 from fivefold.records.files import write_file
 from fivefold.records.journal import Journal, read
 from fivefold.replay.compare import described, same
-from fivefold.replay.cursor import Asked, Cursor, Outcome, setting_of
-from fivefold.replay.plan import Plan, plan_of
-from fivefold.replay.roster import roster_of
+from fivefold.replay.cursor import Asked, Cursor, Outcome
+from fivefold.replay.plan import Plan
+from fivefold.site.admission import admitted
 from fivefold.site.class_rule import ClassRule
 from fivefold.site.envelope_book import book, charge, charged, room
 from fivefold.site.folder import SiteFolder
@@ -201,22 +199,7 @@ class Node:
         study, when, run = found.study, self.now(), asked.place.run
         if found.digest != asked.place.study:
             raise MessageMalformed("the study sent is not the one that the message names", rule="study_digest")
-        policy = self.folder.policy(when)
-        approval = self.folder.approval(found.digest, when, study=study)
-        decide(policy, study, today=when.date()).enforce()
-        if policy.minimum_sites > len(study.sites):
-            raise TooFewSites("the study has fewer sites than this site needs", rule="minimum_sites")
-        roster = roster_of(study)
-        if self.me not in roster or roster.key(self.me) != public_of(self._key):
-            raise ProtocolViolation("the study names another key for this site", rule="own_key")
-        plan = plan_of(study, opening.variations)  # the lead's signature, and the envelope that the custodian approved
-        for one in plan.variations:
-            approval.allow(one.varies)
-        room(book(self.folder.state, found.digest), plan.variations, study.envelope.fits)
-        for analysis in plan.analyses or study.analyses:
-            about = method(analysis.method)
-            if about.admit is not None:
-                about.admit(about.parse(analysis, setting_of(study)), frozenset(policy.steps))
+        policy, approval, roster, plan = admitted(self.folder, found, self._key, opening.variations, when)
         prepared = prepare(self.folder, study, found.digest, when=when)
         if run in self._sessions:
             if self._sessions[run].plan != plan:

@@ -21,6 +21,7 @@ from fivefold.site.gate import Departure, seen
 from fivefold.site.kept_state import State, computed
 from fivefold.site.preparation import inspect
 from fivefold.study.definition import Study
+from fivefold.study.table import Table
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,11 @@ class Rehearsed:
     refusal: FivefoldError | None = None
 
 
-def rehearse(site: SiteFolder, study: Study, study_digest: str) -> Iterator[Rehearsed]:
-    """Every round of every analysis over this site's own rows. Raises `DataError` where the rows cannot be read."""
+def rehearse(site: SiteFolder, study: Study, study_digest: str, table: Table | None = None) -> Iterator[Rehearsed]:
+    """Every round of every analysis over this site's own rows, or over `table`. Raises `DataError` where the rows cannot be
+    read."""
     policy = site.policy()
-    table = inspect(site, study).table
+    table = inspect(site, study).table if table is None else table
     me = policy.site
     cursor, kept = Cursor(study), dict[str, State]()
     from datetime import UTC, datetime

@@ -1,0 +1,46 @@
+"""May this site take part in this study? One list of questions, asked when a run is opened and by the doctor before the day."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from fivefold.auth.keys import public_of
+from fivefold.errors import ProtocolViolation, TooFewSites
+from fivefold.governance.approvals import Approval
+from fivefold.governance.policy import Policy, decide
+from fivefold.plugins import method
+from fivefold.protocol.messages import Roster
+from fivefold.replay.cursor import setting_of
+from fivefold.replay.plan import Plan, plan_of
+from fivefold.replay.roster import roster_of
+from fivefold.site.envelope_book import book, room
+from fivefold.site.folder import SiteFolder
+from fivefold.study.digest import SignedStudy
+
+
+def admitted(
+    folder: SiteFolder, found: SignedStudy, key: bytes, variations: Sequence[bytes], when: datetime
+) -> tuple[Policy, Approval, Roster, Plan]:
+    """Policy, approval, keys, plan and methods, before a row is read. `key`: the node's private key.
+
+    Raises `Refused` (which rule stands in `rule`), `ProtocolViolation` where the study names another key for this site.
+    """
+    study = found.study
+    policy = folder.policy(when)
+    approval = folder.approval(found.digest, when, study=study)
+    decide(policy, study, today=when.date()).enforce()
+    if policy.minimum_sites > len(study.sites):
+        raise TooFewSites("the study has fewer sites than this site needs", rule="minimum_sites")
+    roster = roster_of(study)
+    if policy.site not in roster or roster.key(policy.site) != public_of(key):
+        raise ProtocolViolation("the study names another key for this site", rule="own_key")
+    plan = plan_of(study, variations)  # the lead's signature, and the envelope that the custodian approved
+    for one in plan.variations:
+        approval.allow(one.varies)
+    room(book(folder.state, found.digest), plan.variations, study.envelope.fits)
+    for analysis in plan.analyses or study.analyses:
+        about = method(analysis.method)
+        if about.admit is not None:
+            about.admit(about.parse(analysis, setting_of(study)), frozenset(policy.steps))
+    return policy, approval, roster, plan
