@@ -1,0 +1,72 @@
+"""A PyTorch training that is killed (kill -9, coordinator and sites) and resumed from its snapshot is the one left alone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from examples.consortium import prepared
+from fivefold.coordinator import session
+from fivefold.engines.local import LocalEngine, local_engine
+from fivefold.protocol.results import Result
+from fivefold.study.definition import Analysis
+from fivefold.study.dictionary import Variable
+from fivefold.study.digest import load_signed
+
+SITES = ("alder", "birch", "cedar")
+OPTIONS = {
+    "model": {"kind": "torch_mlp", "hidden": [4]}, "optimiser": "adam", "rounds": 5, "snapshot_every": 2, "batch_size": 16,
+    "learning_rate": 0.2, "evaluate_every": 5, "bins": 0,
+}  # fmt: skip
+
+
+class Killing:
+    """An engine in whose exchange number `at` the whole process dies."""
+
+    def __init__(self, engine: LocalEngine, at: int) -> None:
+        self.engine, self.left = engine, at
+
+    def exchange(self, requests: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
+        self.left -= 1
+        for i, reply in enumerate(self.engine.exchange(requests)):
+            if self.left == 0 and i == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield reply
+
+
+def ran(out: Path, *, at: int = 0, resume: bool = False) -> Result:
+    engine = local_engine(out / "sites", SITES)
+    signed, over = load_signed(out / "study.signed.json"), Killing(engine, at) if at else engine
+    found = session.run(signed, over, out / "run", tell=lambda _: None, engine_name="local", resume=resume).results["net"]
+    assert isinstance(found, Result), found
+    return found
+
+
+def test_a_torch_training_killed_and_resumed_is_the_run_that_was_left_alone(tmp_path: Path) -> None:
+    r = np.random.default_rng(2)
+    x = r.normal(size=(120, 2))
+    ill = (x.prod(axis=1) > 0).astype(float)
+    frame = pd.DataFrame({"u": x[:, 0], "v": x[:, 1], "ill": ill, "site": np.resize(SITES, 120)})
+    variables = (*(Variable(n, n, "number", minimum=-9, maximum=9) for n in "uv"), Variable("ill", "ill", "boolean"))
+    whole = tmp_path / "whole"
+    prepared(whole, "net", frame, variables, (Analysis("net", "fedopt", "ill ~ u + v", options=OPTIONS),), seed=5)
+    killed = shutil.copytree(whole, tmp_path / "killed")
+    expected = ran(whole)
+    child = os.fork()
+    if child == 0:
+        try:
+            ran(killed, at=22)  # in the fifth round, after the first snapshot
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+    found = ran(killed, resume=True)
+    assert found.facts["weights_sha256"] == expected.facts["weights_sha256"]
+    assert found.tables == expected.tables
