@@ -1,4 +1,4 @@
-"""Set up a whole consortium on this machine: python -m examples.prepare NAME OUT [STUDY]   (NAME: lung, breast)
+"""Set up a whole consortium on this machine: python -m examples.prepare NAME OUT [STUDY]   (NAME: lung, breast, digits)
 
 STUDY is another study file of the example than its study.yaml: `breast OUT training.yaml` trains models on the same sites.
 
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-NAMES = ("lung", "breast")
+NAMES = ("lung", "breast", "digits")
 CHECKERS = ("first", "second")
 
 

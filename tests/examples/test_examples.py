@@ -11,6 +11,7 @@ import pytest
 
 from examples import prepare
 from examples.breast import data as breast
+from examples.digits import data as digits
 from examples.lung import data as lung
 from fivefold.site.folder import SiteFolder
 from fivefold.site.preparation import open_prepared
@@ -18,7 +19,7 @@ from fivefold.study.digest import SignedStudy, load_signed
 from fivefold.study.table import Table
 
 ROOT = Path(prepare.__file__).parent.parent
-POOLED = {"lung": lung.pooled, "breast": breast.pooled}
+POOLED = {"lung": lung.pooled, "breast": breast.pooled, "digits": digits.pooled}
 
 
 @pytest.fixture(scope="module", params=prepare.NAMES)
@@ -45,7 +46,7 @@ def test_each_snapshot_is_the_sites_part_of_the_pooled_data(consortium: tuple[st
     for site, part in frame.groupby("site"):
         got = table(out, str(site))
         rows += len(got)
-        expected = part.sort_values("patient")
+        expected = part.sort_values(signed(out).study.person)
         for variable in dictionary.variables.values():
             column = expected[variable.name]
             if variable.type == "category":
