@@ -12,6 +12,7 @@ import typer
 from fivefold.cli.site_budget import budget
 from fivefold.cli.site_start import app as site_app
 from fivefold.cli.site_start import connection, start
+from fivefold.cli.site_withdraw import notice, withdraw
 
 if TYPE_CHECKING:
     from fivefold.site.folder import SiteFolder
@@ -24,6 +25,8 @@ app.add_typer(key_commands, name="keys")
 app.command()(budget)
 app.command()(start)
 app.command()(connection)
+app.command()(withdraw)
+app.command()(notice)
 app.command("app")(site_app)
 
 Where = Annotated[Path, typer.Option("--site", envvar="FIVEFOLD_SITE", help="The site's folder.", metavar="DIR")]
@@ -181,6 +184,9 @@ def approve(
     checker: Annotated[
         list[str] | None, typer.Option(help="An output checker of this site's own, whose veto binds.", metavar="NAME=KEY")
     ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="The choices of the last approval, where only code or policy changed since.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Approve a signed study with the custodian's own key. Nothing is answered for a study without it."""
@@ -192,42 +198,31 @@ def approve(
         decision = approvals.decision(here.path, signed.study, datetime.now(UTC)).enforce()
         _print_study(signed)
         typer.echo(f"policy    {decision.sentence}")
+        for line in approvals.code_changes(here.path, signed.study, signed.digest):
+            typer.echo(f"code      {line}, since the last approval")
         if not yes:
             typer.confirm("Approve?", abort=True)
         log.write("approval", study=signed.digest, title=signed.study.title)
-        given = approvals.approve(
-            here.path,
-            signed.study,
-            signed.digest,
-            _custodian_key(here, key),
-            analyses=tuple(analysis or ()),
-            site_totals=site_totals.value if site_totals else None,
-            event_totals=event_totals.value if event_totals else None,
-            expires=expires.date() if expires else None,
-            checkers=[(n.strip(), k.strip()) for n, _, k in (c.rpartition("=") for c in checker or ())],
+        custodian = _custodian_key(here, key)
+        given = (
+            approvals.approve_again(here.path, signed.study, signed.digest, custodian)
+            if again
+            else approvals.approve(
+                here.path,
+                signed.study,
+                signed.digest,
+                custodian,
+                analyses=tuple(analysis or ()),
+                site_totals=site_totals.value if site_totals else None,
+                event_totals=event_totals.value if event_totals else None,
+                expires=expires.date() if expires else None,
+                checkers=[(n.strip(), k.strip()) for n, _, k in (c.rpartition("=") for c in checker or ())],
+            )
         )
     typer.echo(f"approved by {given.custodian} until {given.expires}, under version {given.policy_version} of site.yaml")
     typer.echo(f"  analyses {', '.join(given.analyses)}; site_totals {given.site_totals}; event_totals {given.event_totals}")
     if given.checkers:
         typer.echo(f"  output checkers of this site's own: {', '.join(name for name, _ in given.checkers)}")
-
-
-@app.command()
-def withdraw(
-    study: Annotated[str, typer.Argument(help="The signed study, or its digest.", metavar="STUDY", show_default=False)],
-    site: Where = HERE,
-    key: KeyFile = None,
-    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
-) -> None:
-    """Withdraw the approval of a study, by a signed statement. The site answers nothing more for it, at once."""
-    from fivefold.governance import approvals
-
-    here = _opened(site)
-    with here.act("withdrawal asked", reason=reason) as log:
-        digest = study if len(study) == 64 and not Path(study).exists() else _signed(Path(study)).digest
-        log.write("withdrawal", study=digest)
-        approvals.withdraw(here.path, digest, _custodian_key(here, key), reason=reason)
-    typer.echo("withdrawn: this site answers nothing more for the study")
 
 
 @app.command()

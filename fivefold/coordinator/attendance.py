@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from fivefold.coordinator.secure_rounds import Made, SecureRounds
 from fivefold.errors import FivefoldError, SiteRefused, TooManyDropouts
+from fivefold.governance.withdrawals import Withdrawal
 from fivefold.protocol.messages import Open, Roster
 from fivefold.records.audit import AuditLog
 
@@ -15,15 +16,25 @@ if TYPE_CHECKING:
 
 NOT_OPEN = "run"
 """The rule by which a node says that it restarted, and does not have this run open."""
-HARMLESS = frozenset({NOT_OPEN, "attempt_over", "second_key_list", "secrets_lost", "replayed_round", "out_of_order", "late"})
+WITHDREW = frozenset({"approval_withdrawn", "peer_withdrew"})
+"""Rules by which a site says that it, or another, withdrew: the round is asked anew without it, and the others judge that."""
+HARMLESS = WITHDREW | {NOT_OPEN, "attempt_over", "second_key_list", "secrets_lost", "replayed_round", "out_of_order", "late"}
 """Rules that say that site and coordinator are not at the same place, after one of them restarted: the round is asked anew."""
 
 
 class Attendance:
     """The engine, seen from the run: sites that could not open it are not asked, refusals are logged and remembered."""
 
-    def __init__(self, engine: Engine, roster: Roster, log: AuditLog, keep: Callable[[str, bytes], None] | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        roster: Roster,
+        log: AuditLog,
+        keep: Callable[[str, bytes], None] | None = None,
+        withdrawn: Callable[[str, bytes], Withdrawal] | None = None,
+    ) -> None:
         self._engine, self._roster, self._log, self._keep = engine, roster, log, keep
+        self._withdrawn, self._passed = withdrawn, set[str]()
         self.known: dict[str, int] = {}
         """Site → the last round that it has followed, for the sites that have the run open."""
         self.alone: frozenset[str] | None = None
@@ -40,6 +51,20 @@ class Attendance:
         if rule == NOT_OPEN:
             self.known.pop(site, None)
         self._refusals[site] = (code, rule)
+
+    def noticed(self, site: str, notice: bytes) -> bool:
+        """A site's notice that it withdrew, verified, kept and logged; whether the others are to be told, once. Raises nothing:
+        a false one counts for nothing, and the log says so."""
+        if self._withdrawn is None or site in self._passed:
+            return False
+        try:
+            said = self._withdrawn(site, notice)
+        except FivefoldError as error:
+            self._log.write("notice refused", site=site, **error.public())
+            return False
+        self._passed.add(site)
+        self._log.write("withdrawal", site=site, by=said.custodian, reason=said.reason, at=said.at, statement=said.statement)
+        return True
 
     def anew(self) -> None:
         """A new attempt: what was refused before does not count."""

@@ -13,6 +13,7 @@ from fivefold.coordinator.attendance import Attendance
 from fivefold.coordinator.history import History
 from fivefold.coordinator.secure_rounds import SecureRounds
 from fivefold.errors import JournalProblem, TooManyDropouts
+from fivefold.governance.withdrawals import Withdrawal, read_notice
 from fivefold.privacy.fixed_point import ring_for, width
 from fivefold.protocol.encoding import decode, digest, encode
 from fivefold.protocol.messages import Open, Task, Told
@@ -79,9 +80,22 @@ def drive(
     def keep(site: str, reply: bytes) -> None:
         write_file(folder / "enrolled" / f"{site}.message", reply)
 
-    there, opening = Attendance(engine, roster, log, keep), Open(found.to_bytes(), plan.statements)
-    promise = thresholds(study)
-    sums = SecureRounds(roster, promise, found.digest, run, there.exchange, refused=there.refused, attempts=history.attempts)
+    def withdrawn(site: str, notice: bytes) -> Withdrawal:
+        said = read_notice(notice, found.digest, roster, site)
+        write_file(folder / "withdrawn" / f"{site}.json", notice)
+        return said
+
+    there, opening = Attendance(engine, roster, log, keep, withdrawn), Open(found.to_bytes(), plan.statements)
+    sums = SecureRounds(
+        roster,
+        thresholds(study),
+        found.digest,
+        run,
+        there.exchange,
+        refused=there.refused,
+        noticed=there.noticed,
+        attempts=history.attempts,
+    )
     try:
         while cursor.open is not None:
             asked = cursor.open

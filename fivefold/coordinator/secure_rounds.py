@@ -31,7 +31,8 @@ TRIES = 8
 
 
 class SecureRounds:
-    """`exchange` carries one trip. `attempts` says for each round the highest attempt that was used before, as far as the
+    """`exchange` carries one trip. `noticed` is given the notice of a site that withdrew, and says whether the others are to be
+    told. `attempts` says for each round the highest attempt that was used before, as far as the
     journal knows."""
 
     def __init__(
@@ -43,11 +44,13 @@ class SecureRounds:
         exchange: Exchange,
         *,
         refused: Refused = lambda site, code, rule: None,
+        noticed: Callable[[str, bytes], bool] = lambda site, notice: False,
         attempts: Mapping[int, int] | None = None,
         threads: int = 1,
     ) -> None:
         self.roster, self.thresholds, self.study, self.run = roster, thresholds, study, run
         self._exchange, self._refused, self._threads = exchange, refused, threads
+        self._noticed = noticed
         self.attempts = dict(attempts or {})
         self._prepared: KeyRound | None = None
 
@@ -170,15 +173,30 @@ class SecureRounds:
         self._heard(asked, handlers, refused or self._refused)
 
     def _heard(self, requests: Mapping[str, bytes], handlers: Mapping[str, Handler], refused: Refused) -> None:
+        notices: list[tuple[str, bytes]] = []
         for site, reply in self._exchange(requests):
             try:
                 refusal = self._refusal(site, reply)
                 if refusal is not None:
                     refused(site, refusal.code, refusal.rule)
+                    if refusal.notice:
+                        notices.append((site, refusal.notice))
                 elif site in handlers:
                     handlers[site](site, reply)
             except FivefoldError as error:
                 refused(site, error.code, error.rule)
+        for site, notice in notices:
+            if self._noticed(site, notice):
+                self._pass_on(site, notice)
+
+    def _pass_on(self, site: str, notice: bytes) -> None:
+        """Tell all others at once that a site withdrew, so that none of them opens a sum with it in."""
+        place = Place(self.study, self.run, 1, 1)
+        request = m.request(place, m.Notice(notice))
+        for other, reply in self._exchange({name: request for name in self.roster.names if name != site}):
+            refusal = self._refusal(other, reply)
+            if refusal is not None:
+                self._refused(other, refusal.code, refusal.rule)
 
     def _refusal(self, site: str, reply: bytes) -> m.Refusal | None:
         first = m.envelopes_of(reply)[0]

@@ -1,23 +1,27 @@
 """A custodian's approval of one signed study: denied by default, bound to everything it was given for, void at any change.
 
-An approval binds the study's digest, its dictionary, the version of the site's policy, the analyses it allows, whether this
-site's totals and totals at single event times may show, and its last day. A withdrawal is a signed statement too and stops
-at once, since the approval is read from disk before every answer.
+An approval binds the study's digest, its dictionary, the files of its methods, the version of the site's policy, the analyses
+it allows, whether this site's totals and totals at single event times may show, and its last day. A release of Fivefold that
+leaves those files as they were keeps it. A withdrawal is a signed statement too and stops at once, since the approval is read
+from disk before every answer.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
 
+import fivefold
 from fivefold.auth.keys import public_from_hex, public_of
 from fivefold.errors import FivefoldError, NotApproved, StatementInvalid
 from fivefold.governance.custody import Custody, custody_of
+from fivefold.governance.method_code import changed_files, files_of_study
 from fivefold.governance.policy import Choice, Decision, decide, expiry
 from fivefold.governance.statements import Statement, read_chain, write
+from fivefold.governance.withdrawals import drop_notice
 from fivefold.protocol.encoding import digest as digest_of
 from fivefold.protocol.questions import Gather, Relay, Sum
 from fivefold.study.definition import Analysis, Study
@@ -47,6 +51,10 @@ class Approval:
     """The site's own output checkers (name, public key): nothing is released against their word."""
     code: tuple[str, ...] = ()
     """SHA-256 digests of the model code in the approved analyses: no other code runs."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """The files of the study's methods as they were approved: path → SHA-256 (hex)."""
+    release: str = ""
+    """The Fivefold release in which they were."""
 
     def permits(self, need: str) -> bool:
         """Whether this site's own choice admits what a question needs (`site_totals`, `event_totals`)."""
@@ -141,14 +149,56 @@ def approve(
         "custodian": who.name,
         "checkers": [list(c) for c in checkers],
         "code": sorted(codes(a for a in study.analyses if a.name in chosen)),
+        "release": fivefold.__version__,
+        "files": dict(files_of_study(study)),
         "at": now.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
     }
-    return _approval(write(_chain(folder, study_digest), "approval", facts, private))
+    given = _approval(write(_chain(folder, study_digest), "approval", facts, private))
+    drop_notice(folder / "state", study_digest, policy.site)
+    return given
 
 
-def withdraw(folder: Path, study_digest: str, private: bytes, *, reason: str = "", now: datetime | None = None) -> None:
-    """Withdraw the approval of a study: the site answers nothing more for it. Any custodian may. Raises `NotApproved` where
-    nothing was approved."""
+def approve_again(folder: Path, study: Study, study_digest: str, private: bytes, *, now: datetime | None = None) -> Approval:
+    """One step where only the code or the policy changed: the choices of the last approval under what is there now.
+    Raises as `approve` does, and `NotApproved` where there is no approval to renew (none,
+    or a withdrawal)."""
+    said = read_chain(_chain(folder, study_digest))
+    if not said or said[-1].kind != "approval":
+        raise NotApproved(
+            "there is no approval to give again", rule="no_approval", help="Look at the study, and approve it in full."
+        )
+    last = _approval(said[-1])
+    return approve(
+        folder,
+        study,
+        study_digest,
+        private,
+        analyses=last.analyses,
+        site_totals="refused" if last.site_totals == "refused" else None,
+        event_totals="refused" if last.event_totals == "refused" else None,
+        expires=last.expires,
+        checkers=last.checkers,
+        now=now,
+    )
+
+
+def code_changes(folder: Path, study: Study, study_digest: str) -> tuple[str, ...]:
+    """The files of the study's methods that differ from what was approved last; none where nothing was."""
+    given = [s for s in read_chain(_chain(folder, study_digest)) if s.kind == "approval"]
+    return changed_files(_approval(given[-1]).files, files_of_study(study)) if given else ()
+
+
+def withdraw(
+    folder: Path,
+    study_digest: str,
+    private: bytes,
+    *,
+    reason: str = "",
+    wishes: Mapping[str, str] | None = None,
+    now: datetime | None = None,
+) -> None:
+    """Withdraw the approval of a study: the site answers nothing more for it. Any custodian may. `wishes`: what is to become of
+    what is out already. Raises `NotApproved` where nothing was approved."""
     now = now or datetime.now(UTC)
     custody = custody_of(folder, now.date())
     who = custody.may_sign(public_of(private).hex(), now.date())
@@ -156,7 +206,8 @@ def withdraw(folder: Path, study_digest: str, private: bytes, *, reason: str = "
     if not read_chain(chain):
         raise NotApproved("this study was never approved here", rule="no_approval", help="Nothing needs to be withdrawn.")
     at = now.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    write(chain, "withdrawal", {"study": study_digest, "custodian": who.name, "reason": reason, "at": at}, private)
+    facts = {"study": study_digest, "custodian": who.name, "reason": reason, "wishes": dict(wishes or {}), "at": at}
+    write(chain, "withdrawal", facts, private)
 
 
 def check_approval(
@@ -165,7 +216,8 @@ def check_approval(
     """The approval in force for a study at a site folder; read from disk at each call. Deny by default.
 
     Raises `NotApproved`, whose `rule` is one of: `no_approval`, `approval_withdrawn`, `approval_altered`, `approval_expired`,
-    `approval_policy_changed`, `approval_dictionary_changed`, `custodian_key_unlisted`, `custodian_key_revoked`,
+    `approval_policy_changed`, `approval_dictionary_changed`, `approval_code_changed`, `custodian_key_unlisted`,
+    `custodian_key_revoked`,
     `custodian_key_replaced`, `custodian_key_expired`, `node_key_cannot_approve`, `node_key_revoked`; `PolicyRefuses` where
     the policy is not signed.
     """
@@ -206,6 +258,9 @@ def _objection(approval: Approval, study: str, today: date, full: Study | None, 
             "approval_policy_changed",
             f"the site's policy is now version {policy.version}, and the approval was given under another",
         )
+    changed = changed_files(approval.files, files_of_study(full)) if full is not None else ()
+    if changed:
+        return "approval_code_changed", f"the code of the study's methods changed after the approval: {', '.join(changed)}"
     if today > approval.expires:
         return "approval_expired", f"the approval ended on {approval.expires}"
     return None
@@ -257,8 +312,10 @@ def _approval(statement: Statement) -> Approval:
             identity=statement.digest,
             checkers=tuple((str(name), str(checker)) for name, checker in facts.get("checkers", ())),
             code=tuple(map(str, facts.get("code", ()))),
+            files={str(path): str(digest) for path, digest in facts["files"].items()},
+            release=str(facts["release"]),
         )
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise _altered() from error
 
 

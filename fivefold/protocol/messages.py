@@ -12,6 +12,7 @@ trusts it: what it passes on from other sites is signed by them.
     survivors   Survivors    Agreed                                          each round, `adversary: active` alone
     unmask      Unmask       Unmasked, and Shares for the next round         each round
     close       Close        Closed                                          the run ends
+    notice      Notice       Noticed                                         another site withdrew
 
 A site may reply `Refusal` to any. Decoding is for hostile input: a message that lacks a part, has one too many or one of
 another type raises `MessageMalformed`.
@@ -163,6 +164,14 @@ class Close(Message):
     kind: ClassVar[str] = "close"
 
 
+@dataclass(frozen=True)
+class Notice(Message):
+    """Another site withdrew: its signed notice. No survivor list with that site in it is served any more."""
+
+    kind: ClassVar[str] = "notice"
+    notice: bytes
+
+
 # ---- what a site replies --------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Opened(Message):
@@ -243,17 +252,28 @@ class Closed(Message):
 
 
 @dataclass(frozen=True)
+class Noticed(Message):
+    """The notice is kept."""
+
+    kind: ClassVar[str] = "noticed"
+
+
+@dataclass(frozen=True)
 class Refusal(Message):
-    """What may leave a site about a refusal: `FivefoldError.public()`."""
+    """What may leave a site about a refusal: `FivefoldError.public()`. `notice`: the signed notice for the other sites, of one
+    that withdrew."""
 
     kind: ClassVar[str] = "refusal"
     code: str
     rule: str
     variable: str
+    notice: bytes = b""
 
 
-REQUESTS: Mapping[str, type[Message]] = {m.kind: m for m in (Open, Enrol, Share, Ask, Survivors, Unmask, Close)}
-REPLIES: Mapping[str, type[Message]] = {m.kind: m for m in (Opened, Advert, Shares, Masked, Agreed, Unmasked, Closed, Refusal)}
+REQUESTS: Mapping[str, type[Message]] = {m.kind: m for m in (Open, Enrol, Share, Ask, Survivors, Unmask, Close, Notice)}
+REPLIES: Mapping[str, type[Message]] = {
+    m.kind: m for m in (Opened, Advert, Shares, Masked, Agreed, Unmasked, Closed, Noticed, Refusal)
+}
 
 
 # ---- envelopes ------------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from fivefold.errors import (
     RunError,
 )
 from fivefold.governance.policy import Policy, decide, needed, recognised
+from fivefold.governance.withdrawals import keep_notice, own_notice, read_notice, refuse_withdrawn
 from fivefold.privacy.fixed_point import ring_for
 from fivefold.protocol import messages as m
 from fivefold.protocol.encoding import decode, encode
@@ -102,6 +103,8 @@ class Node:
             with self.folder.audit() as log:
                 session = self._open(asked) if asked.kind == m.Open.kind else self._session(asked)
                 session.log = log
+                if asked.kind not in ALWAYS:  # a withdrawal stops every trip, a repeated one too
+                    self.folder.approval(session.digest, self.now(), study=session.study)
                 return trip(self, session, asked)
         except FivefoldError as error:
             return self._refusal(asked, error)
@@ -169,6 +172,14 @@ class Node:
     def _unmask(self, session: Session, asked: Envelope) -> bytes:
         return session.participant.unmask(asked)  # asks `_release`
 
+    def _notice(self, session: Session, asked: Envelope) -> bytes:
+        """Another site withdrew: from now on no survivor list with it is served."""
+        notice = m.Notice.decode(asked.body).notice
+        said = read_notice(notice, session.digest, session.standing.roster)
+        self._note(session, asked.kind, asked.place, site=said.site, statement=said.statement)
+        keep_notice(self.folder.state, said)
+        return m.reply(signed(self._key, asked.place, self.me, m.Noticed()).encode())
+
     def _close(self, session: Session, asked: Envelope) -> bytes:
         self._note(session, asked.kind, asked.place)
         write_file(self._place(session.run) / "closed", b"")
@@ -179,6 +190,7 @@ class Node:
 
     # ---- what the secure sum asks before a survivor list is signed, and before the first share leaves ------------------
     def _consider(self, session: Session, total: Sum) -> None:
+        refuse_withdrawn(self.folder.state, session.digest, session.standing.roster, total.survivors)
         if self._exact(session):
             session.class_rule.consider(self._keys(session, total.survivors), self._keys(session, total.permitted))
         self._note(session, "survivors", total.place, survivors=list(total.survivors))
@@ -186,6 +198,7 @@ class Node:
     def _release(self, session: Session, total: Sum) -> None:
         """The moment of release: approval is asked once more, and the survivor set is on disk before a share leaves."""
         self.folder.approval(session.digest, self.now(), study=session.study)
+        refuse_withdrawn(self.folder.state, session.digest, session.standing.roster, total.survivors)
         self._note(session, "unmask", total.place, survivors=list(total.survivors))
         if self._exact(session):
             sites, permitted = self._keys(session, total.survivors), self._keys(session, total.permitted)
@@ -221,6 +234,7 @@ class Node:
         )
         place = self._place(run)
         self._bind(place, plan)
+        write_file(place / "study", found.digest.encode())
         asset = hashlib.sha256(policy.asset.encode()).hexdigest()[:16]
         session = Session(
             study=study,
@@ -348,7 +362,12 @@ class Node:
     def _refusal(self, asked: Envelope, error: FivefoldError) -> bytes:
         with self.folder.audit() as log:
             log.write("refused", trip=asked.kind[:20], run=asked.place.run[:40], round=asked.place.round, **error.public())
-        return m.reply(signed(self._key, asked.place, self.me, m.Refusal(**error.public())).encode())
+        notice = b""
+        if error.rule == "approval_withdrawn":
+            notice = own_notice(self.folder.state, asked.place.study, self.me)
+        return m.reply(
+            signed(self._key, asked.place, self.me, m.Refusal(error.code, error.rule, error.variable, notice)).encode()
+        )
 
 
 TRIPS: dict[str, Callable[[Node, Session, Envelope], bytes]] = {
@@ -359,5 +378,8 @@ TRIPS: dict[str, Callable[[Node, Session, Envelope], bytes]] = {
     m.Survivors.kind: Node._survivors,
     m.Unmask.kind: Node._unmask,
     m.Close.kind: Node._close,
+    m.Notice.kind: Node._notice,
 }
 """The trips of a run, in order."""
+ALWAYS = frozenset({m.Open.kind, m.Close.kind, m.Notice.kind})
+"""Trips that let nothing out: opening judges the approval itself, and the others are taken after a withdrawal as well."""

@@ -200,7 +200,7 @@ class Participant:
 
     def refuse(self, request: Envelope, error: FivefoldError) -> bytes:
         """The reply that says no, with no more than `public()` says."""
-        return m.reply(self._signed(request.place, m.Refusal(**error.public())))
+        return m.reply(self._signed(request.place, m.Refusal(error.code, error.rule, error.variable)))
 
     def erase(self) -> None:
         """Forget every round's secrets and replies."""
