@@ -20,7 +20,8 @@ def verify(
     file: LogFile,
     key: Annotated[str, typer.Option(help="The public key (64 hex digits) that must have signed.", metavar="HEX")] = "",
     head: Annotated[
-        Path | None, typer.Option(help="A head that a witness kept; the log must still contain it.", metavar="FILE")
+        Path | None,
+        typer.Option("--head", "--against", help="A head that a witness kept; the log must still contain it.", metavar="FILE"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -36,6 +37,26 @@ def verify(
         typer.echo(json.dumps(asdict(report), sort_keys=True))
         return
     _print(file, report, bool(key), head is not None)
+
+
+@app.command()
+def head(
+    file: LogFile,
+    out: Annotated[Path | None, typer.Option(help="Write it here instead, to be given to a witness.", metavar="FILE")] = None,
+) -> None:
+    """Verify the log, then print its signed head: whoever keeps it can show later that the log was put back or written anew."""
+    from fivefold.records import audit
+    from fivefold.records.audit_entries import line_of
+    from fivefold.records.files import write_file
+
+    audit.verify(file)
+    end = audit.read_head(file.with_name(file.name + ".head"), "")
+    assert end is not None
+    if out is None:
+        typer.echo(line_of(end), nl=False)
+    else:
+        write_file(out, line_of(end))
+        typer.echo(f"Written: {out} (entry {end.seq} of {end.owner})")
 
 
 @app.command()
