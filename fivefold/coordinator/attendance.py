@@ -92,7 +92,8 @@ class Attendance:
         """Raises `SiteRefused` with who refused, by which rule of theirs, where asking again would not help."""
         grave = {s: r for s, r in self._refusals.items() if last or r[1] not in HARMLESS}
         if grave:
-            raise _stopped(grave, error) from error
+            shown = {s: r for s, r in self._refusals.items() if s in grave or r[1] in WITHDREW}
+            raise _stopped(shown, error) from error
 
 
 def _stopped(refusals: Mapping[str, tuple[str, str]], error: FivefoldError) -> SiteRefused:
