@@ -21,6 +21,8 @@ from fivefold.algorithms.cohort import count as count_step
 from fivefold.algorithms.design import Design, Scaling, column_bounds, design, matrix, scaling
 from fivefold.algorithms.glm_families import FAMILIES, Family
 from fivefold.algorithms.glm_newton import Fit, advance, refuse
+from fivefold.algorithms.glm_noisy import moments, noisy_glm
+from fivefold.algorithms.glm_noisy import score as noisy_score
 from fivefold.algorithms.glm_results import LastRound, SiteModel, heterogeneity, result_of, unfinished
 from fivefold.algorithms.glm_spec import GlmSpec, least_and_most_weight, local, most_offset, most_response, parse_glm
 from fivefold.algorithms.method import Cost, Method
@@ -129,6 +131,8 @@ def glm(spec: GlmSpec) -> Rounds:
     Where the survivors change, the count is asked again together with the next iteration, so that figures and fit are of the
     same sites: those of the last round.
     """
+    if spec.setting.differential_privacy is not None:
+        return (yield from noisy_glm(spec))
     watch = Watch(spec.setting)
     count = question(
         spec.setting, spec.variables, spec.subgroup, outcome=spec.response if spec.family == "binomial" else "",
@@ -358,6 +362,9 @@ def cost(spec: GlmSpec) -> Cost:
     """Rounds and numbers a round, at most."""
     model = spec.design(spec.setting.sites)
     p, variables = model.width, len(spec.variables)
+    if spec.setting.differential_privacy is not None:
+        width = (p + 1) * (p + 2) // 2
+        return Cost(1 if spec.family == "gaussian" else spec.max_iterations, width)
     count = 5 + variables + 2 * len(spec.numbers)
     for cross in model.crosses:
         sizes = [len(spec.setting.sites) if v == "site" else len(spec.setting.dictionary[v].levels) for v in cross]
@@ -376,6 +383,7 @@ METHOD = Method(
     paper="McCullagh P, Nelder JA. Generalized Linear Models. 2nd ed. Chapman & Hall 1989, section 2.5",
     parse=parse_glm,
     rounds=glm,
-    steps=(count_step, score_and_information, by_site),
+    steps=(count_step, score_and_information, by_site, moments, noisy_score),
     cost=cost,
+    protects=("person",),
 )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from fivefold.algorithms.design import Design, design, known, ranged
 from fivefold.algorithms.glm_families import FAMILIES
@@ -25,7 +26,10 @@ OPTIONS = (
     "tolerance",
     "confidence",
     "heterogeneity",
+    "clip",
 )
+NOISY_STEPS = 6
+"""Newton steps of a binomial or Poisson model with differential privacy, where each one costs."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,13 @@ class GlmSpec:
     confidence: float
     heterogeneity: bool
     setting: Setting
+    clip: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """With differential privacy: the range in which a number counts, where it is narrower than the dictionary's."""
+
+    def range_of(self, name: str) -> tuple[float, float]:
+        """The public range of a number."""
+        variable = self.setting.dictionary[name]
+        return self.clip.get(name, (float(variable.minimum or 0), float(variable.maximum or 0)))
 
     @property
     def response(self) -> str:
@@ -98,7 +109,7 @@ def parse_glm(analysis: Analysis, setting: Setting) -> GlmSpec:
         weights=_weights(options, formula, setting),
         weights_are=_kind_of_weights(options),
         subgroup=analysis.subgroup,
-        max_iterations=options.integer("max_iterations", 25, 1, 100),
+        max_iterations=options.integer("max_iterations", NOISY_STEPS if setting.differential_privacy else 25, 1, 100),
         tolerance=options.number("tolerance", 1e-9, 1e-12, 1e-3),
         confidence=options.number("confidence", 0.95, 0.5, 0.9999),
         heterogeneity=options.flag("heterogeneity"),
@@ -114,7 +125,23 @@ def parse_glm(analysis: Analysis, setting: Setting) -> GlmSpec:
             raise StudyInvalid(f"the offset {offset!r} is a {variable.type}", help="Name a number; derive one if need be.")
         ranged(variable, f"offset: {offset}")
     spec.design(setting.sites)
-    return spec
+    if setting.differential_privacy is not None:
+        _refuse_what_noise_cannot_protect(spec, options)
+    return replace(spec, clip=options.clip(spec.numbers, private=setting.differential_privacy is not None))
+
+
+def _refuse_what_noise_cannot_protect(spec: GlmSpec, options: Options) -> None:
+    """Persons alone; no offsets, weights or effects by site, whose sums have no declared sensitivity."""
+    private = spec.setting.differential_privacy
+    for key in ("offset", "exposure", "weights", "heterogeneity"):
+        if getattr(spec, key):
+            options.fault(f"'{key}' has no noise that protects it", f"Take '{key}' out of a study with differential privacy.")
+    if spec.formula.by_site or any(SITE in t.variables for t in spec.formula.terms):
+        options.fault("effects by site show one site's own noise alone", "Take `site` out of the formula.")
+    if spec.family != "gaussian" and spec.max_iterations < 2:
+        options.fault("one noisy step does not fit a model", "Write `max_iterations: 6`: each step costs one question.")
+    if private is not None and private.unit != "person":
+        options.fault("what one site changes in a GLM is not bounded", "Write `unit: person` in the study.")
 
 
 def _exposure(options: Options, family: str, formula: Formula, setting: Setting) -> str:

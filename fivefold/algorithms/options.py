@@ -60,6 +60,22 @@ class Options:
             self.fault(f"{key!r} is {value!r}", f"Write a whole number from {low} to {high}.")
         return value
 
+    def clip(self, numbers: Sequence[str], *, private: bool) -> dict[str, tuple[float, float]]:
+        """Ranges under differential privacy: the narrower, the less noise; what lies outside counts as the nearer end."""
+        given, out = self.given.get("clip", {}), {}
+        if not isinstance(given, Mapping):
+            self.fault("'clip' is not a mapping", "Write `clip: {age: [18, 90]}`.")
+        if given and not private:
+            self.fault("'clip' is for studies with differential privacy", "Exact sums are not clipped: take it out.")
+        for name, span in given.items():
+            if name not in numbers:
+                self.fault(f"'clip' names {name!r}", f"Use the numbers of the analysis ({', '.join(numbers)}).")
+            whole = isinstance(span, (list, tuple)) and len(span) == 2 and all(type(v) in (int, float) for v in span)
+            if not whole or not -1e300 < span[0] < span[1] < 1e300:
+                self.fault(f"the clip of {name!r} is not a range", "Write two numbers, the smaller one first.")
+            out[str(name)] = (float(span[0]), float(span[1]))
+        return out
+
     def subgroup(self, dictionary: Dictionary) -> str:
         """The analysis's subgroup, checked as a condition over the dictionary."""
         if self.analysis.subgroup:

@@ -231,25 +231,8 @@ def parse_statistics(analysis: Analysis, setting: Setting) -> StatisticsSpec:
         edges=_edges(options, setting, numbers) if quantiles else {},
         subgroup=options.subgroup(setting.dictionary),
         setting=setting,
-        clip=_clip(options, setting, numbers),
+        clip=options.clip(numbers, private=setting.differential_privacy is not None),
     )
-
-
-def _clip(options: Options, setting: Setting, numbers: list[str]) -> dict[str, tuple[float, float]]:
-    """Ranges under differential privacy: the narrower, the less noise; what lies outside counts as the nearer end."""
-    given = options.given.get("clip", {})
-    if not isinstance(given, Mapping):
-        options.fault("'clip' is not a mapping", "Write `clip: {age: [18, 90]}`.")
-    if given and setting.differential_privacy is None:
-        options.fault("'clip' is for studies with differential privacy", "Exact sums are not clipped: take it out.")
-    out = {}
-    for name, span in given.items():
-        if name not in numbers:
-            options.fault(f"'clip' names {name!r}", f"Use numbers listed under `variables:` ({', '.join(numbers)}).")
-        if not isinstance(span, (list, tuple)) or len(span) != 2 or not all(_is_number(v) for v in span) or span[0] >= span[1]:
-            options.fault(f"the clip of {name!r} is not a range", "Write two numbers, the smaller one first.")
-        out[name] = (float(span[0]), float(span[1]))
-    return out
 
 
 def _quantiles(options: Options) -> tuple[float, ...]:

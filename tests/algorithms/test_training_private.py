@@ -80,6 +80,8 @@ def test_a_method_that_protects_declares_every_sensitivity(name: str) -> None:
         here = noisy.private(setting, unit=unit)
         if name == "statistics":
             analysis = Analysis("a", name, variables=("mean_area", "grade"))
+        elif name == "glm":
+            analysis = Analysis("a", name, "malignant ~ mean_area", options={"family": "binomial"})
         else:
             analysis = replace(asked(evaluate_every=0, holdout=0), method=name)
         question = next(about.rounds(about.parse(analysis, here)))

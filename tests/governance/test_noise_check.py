@@ -23,10 +23,8 @@ def study(folder: Path, model: bool = False, rows: int = 1000, **private: object
     files = skeleton(answers_of({"lead_key": PUBLIC[0]}, study_check.date(2026, 6, 1)))
     text = files["study.yaml"]
     if model:
-        text = text.replace("#  - name: model", "  - name: model").replace("#    method: glm", "    method: glm")
-        text = text.replace(
-            "#    formula: outcome ~ age + sex", "    formula: outcome ~ age + sex\n    options: {family: binomial}"
-        )
+        text = text.replace("#  - name: model", "  - name: model").replace("#    method: glm", "    method: kaplan_meier")
+        text = text.replace("#    formula: outcome ~ age + sex", "    formula: Surv(age, outcome) ~ sex")
     for name, key in zip(("north", "south", "east"), PUBLIC[1:], strict=True):
         text = text.replace(f'"<the key of {name}: fivefold keys show node.key>"', key)
     said = {"unit": "person", "epsilon": 3.0, "delta": "1.0e-6", "noise_multiplier": 2.0} | private
@@ -80,7 +78,7 @@ def test_the_multiplier_that_is_named_is_enough(tmp_path: Path) -> None:
 
 def test_a_method_without_sensitivities_is_refused(tmp_path: Path) -> None:
     assert any(
-        "glm cannot run with differential privacy" in what and "statistics" in why
+        "kaplan_meier cannot run with differential privacy" in what and "statistics" in why
         for what, why in faults(study(tmp_path, model=True))
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
@@ -33,6 +34,9 @@ from fivefold.study.dictionary import Dictionary
 TODAY = date(2026, 11, 24)
 LEAD, OTHER = keys.public_of(keys.new_key()).hex(), keys.public_of(keys.new_key()).hex()
 SITES = {name: keys.public_of(keys.new_key()) for name in ("basel", "bern", "genf", "chur", "zug")}
+
+
+OWN_CODE = {"kind": "code", "source": "x = 1\n", "digest": hashlib.sha256(b"x = 1\n").hexdigest()}
 
 
 def noise(epsilon: float) -> DifferentialPrivacy:
@@ -118,6 +122,7 @@ def test_a_plain_study_is_permitted_and_the_rule_named() -> None:
             {"privacy": Privacy(differential_privacy=noise(float("nan")))},
         ),
         ("max_iterations", {}, {"analyses": (Analysis("a", "glm", options={"max_iterations": 26}),)}),
+        ("user_models", {}, {"analyses": (Analysis("a", "glm", options={"model": OWN_CODE}),)}),
         ("peers", {"peers": "[]"}, {}),
         ("peers", {"peers": f"[{{site: bern, fingerprint: {OTHER}}}]"}, {}),
     ],
