@@ -4,5 +4,5 @@
 a peer or a physical limit in the same run, so that its ratios mean something on any machine.
 """
 
-NAMES = ("secure_sum", "noise", "airlock", "startup")
+NAMES = ("secure_sum", "noise", "rounds", "aggregate", "airlock", "startup")
 """In the order of the table. A benchmark is a module here with a `main()` whose last line is the JSON of `report`."""

@@ -164,7 +164,7 @@ class ArrayClients:
 
     def merged(self, ids: Ids) -> Merged:
         rows, p = self.x.shape[1:]
-        flat = np.asarray(self.x[ids], dtype=np.float64).reshape(-1, p)
+        flat = np.asarray(self.x[ids], dtype=np.float64).reshape(len(ids) * rows, p)
         columns: dict[str, Any] = {name: flat[:, j] for j, name in enumerate(self.features)}
         columns[self.outcome] = np.asarray(self.y[ids], dtype=np.float64).reshape(-1)
         return Merged(Table("simulated", self.dictionary, columns, np.arange(len(flat))), np.arange(len(ids) + 1) * rows)
