@@ -4,8 +4,10 @@ PYTEST ?= -q -n auto --dist loadfile
 BIN := .venv/bin
 PIP := --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 RUN := runs/lung
+# Tools and platforms with an environment of their own each, .venv-NAME, that the tests need: tools/NAME-requirements.txt
+OTHERS := crate flare substra workflow
 
-.PHONY: help demo test check docs bench clean
+.PHONY: help demo test check docs bench clean environments others
 .DEFAULT_GOAL := help
 
 help:
@@ -22,7 +24,7 @@ demo: .venv/made-for-demo
 	@$(BIN)/python -m examples.compare $(RUN)
 	@$(BIN)/python -m examples.release $(RUN)
 
-test: .venv/made-for-test .venv-crate/requirements.txt .venv-flare/requirements.txt .venv-substra/requirements.txt
+test: environments
 	$(BIN)/python -m pytest $(PYTEST)
 
 check: .venv/made-for-test
@@ -39,7 +41,7 @@ bench: .venv/made-for-test
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf .venv .venv-crate .venv-workflow .venv-flare .venv-substra site-docs $(RUN)
+	rm -rf .venv $(OTHERS:%=.venv-%) site-docs $(RUN)
 
 # ---- environments ----
 .venv/made:
@@ -58,10 +60,12 @@ clean:
 	@$(BIN)/pip install $(PIP) --editable '.[test,flower,docs]'
 	@touch $@ .venv/made-for-demo
 
-.venv-crate/requirements.txt: tools/crate-requirements.txt
-	PYTHON=$(BIN)/python sh tools/make_crate_env.sh
-	@touch $@
+# All that the tests need, side by side: most of the time is spent waiting for a network or a disk.
+environments: .venv/made
+	@$(MAKE) --no-print-directory -j2 .venv/made-for-test others
 
-.venv-%/requirements.txt: tools/%-requirements.txt .venv/made-for-test
-	sh tools/make_peer_env.sh $*
+others: $(OTHERS:%=.venv-%/requirements.txt)
+
+.venv-%/requirements.txt: tools/%-requirements.txt tools/make_env.sh .venv/made
+	@PYTHON=$(BIN)/python sh tools/make_env.sh $*
 	@touch $@

@@ -151,7 +151,7 @@ def _validate_run(folder: Path, recommended: bool, as_json: bool) -> None:
         typer.echo(f"✓ rocrate-validator accepts it as a Provenance Run Crate 0.5 ({level} rules)")
         return
     typer.echo("  rocrate-validator is not installed, so the profile's rules were not checked.")
-    typer.echo("  Make its environment with `sh tools/make_crate_env.sh`, or name the command in FIVEFOLD_ROCRATE_VALIDATOR.")
+    typer.echo("  Make its environment with `sh tools/make_env.sh crate`, or name the command in FIVEFOLD_ROCRATE_VALIDATOR.")
 
 
 def _few(faults: list[str]) -> str:

@@ -1,6 +1,6 @@
 """Is a run folder still what its crate says? Files against their digests, and the crate against its profile.
 
-The profile is checked by CRS4's rocrate-validator, which lives in an environment of its own (`tools/make_crate_env.sh`) and is
+The profile is checked by CRS4's rocrate-validator, which lives in an environment of its own (`tools/make_env.sh crate`) and is
 called as a command, offline: the JSON-LD contexts it wants are put into its cache first.
 """
 
@@ -141,4 +141,4 @@ def _interpreter(command: Path) -> str:
 
 
 def _again(command: Path) -> str:
-    return f"Make its environment anew: remove the one of {command} and run `sh tools/make_crate_env.sh`."
+    return f"Make its environment anew: remove the one of {command} and run `sh tools/make_env.sh crate`."

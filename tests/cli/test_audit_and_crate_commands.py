@@ -136,7 +136,7 @@ def test_without_a_validator_files_are_compared_and_it_is_said(crate: Path, caps
     said = capsys.readouterr().out
     assert "every file" in said
     assert "rocrate-validator is not installed" in said
-    assert "make_crate_env.sh" in said
+    assert "make_env.sh crate" in said
     assert run(["crate", "validate", str(crate), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"files": "unchanged", "profile": "not checked"}
 

@@ -20,9 +20,9 @@ from fivefold.protocol.encoding import decode
 from fivefold.protocol.results import Result
 from fivefold.results.write import read_results
 from fivefold.study.digest import load_signed
+from tests.environments import environment
 
 NOW = datetime.now(UTC)
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_the_export_holds_the_study_and_needs_no_substra(breast: Path, tmp_path:
 def test_a_plan_runs_in_substras_subprocess_mode(breast: Path, tmp_path: Path) -> None:
     """Two rounds of it, each task a process of its own: what is still to be asked is said."""
     write_plan(load_signed(signed(breast)), tmp_path / "plan", rounds=1)
-    python = ROOT / ".venv-substra" / "bin" / "python"
+    python = environment("substra") / "python"
     words = ["-m", "fivefold.engines.substra.plan", tmp_path / "plan", "--sites", breast / "sites", "--out", tmp_path / "run"]
     done = subprocess.run([python, *words], capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path)
     assert "still asks after 1" in done.stderr, done.stderr[-2000:]

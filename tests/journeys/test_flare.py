@@ -12,8 +12,7 @@ import pytest
 from examples import prepare
 from fivefold.cli.main import run
 from fivefold.results.write import read_results
-
-PYTHON = Path(__file__).parents[2] / ".venv-flare" / "bin" / "python"
+from tests.environments import environment
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +22,7 @@ def lung(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert prepare.main(["lung", str(out)]) == 0
     study = str(out / "study.yaml")
     assert run(["run", study, "--out", str(out / "local"), "--quiet"]) == 0
-    words = ["--engine", "flare", "--flare-python", str(PYTHON)]
+    words = ["--engine", "flare", "--flare-python", str(environment("flare") / "python")]
     assert run(["run", study, "--out", str(out / "flare"), "--quiet", *words]) == 0
     return out
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from examples import prepare
 from fivefold.cli.main import run
 from fivefold.coordinator.package_check import check, evidence_in
 from fivefold.records.bag import bag_faults, unzip_bag
+from tests.environments import environment
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,9 +41,7 @@ def copy(package: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def _validator() -> None:
-    environment = os.environ | {"PYTHON": sys.executable}
-    subprocess.run(["sh", str(ROOT / "tools" / "make_crate_env.sh")], check=True, env=environment, timeout=600)
-    os.environ.setdefault("FIVEFOLD_ROCRATE_VALIDATOR", str(ROOT / ".venv-crate" / "bin" / "rocrate-validator"))
+    os.environ.setdefault("FIVEFOLD_ROCRATE_VALIDATOR", str(environment("crate") / "rocrate-validator"))
 
 
 def test_the_package_is_valid_by_every_profile(package: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,6 +23,7 @@ from fivefold.results.reproduce import compared, differing_rounds, reproduce
 from fivefold.results.write import comparable, read_json
 from fivefold.site.evidence import evidence_of
 from fivefold.site.folder import opened, read_private
+from tests.environments import environment
 from tests.journeys.consortium import command
 
 ROOT = Path(__file__).parents[2]
@@ -50,9 +51,7 @@ def aggregates(package: Path) -> tuple[Aggregate, ...]:
 @pytest.fixture(scope="module")
 def tools() -> Path:
     """The folder of the commands runcrate and cwltool."""
-    environment = os.environ | {"PYTHON": sys.executable}
-    subprocess.run(["sh", str(ROOT / "tools" / "make_workflow_env.sh")], check=True, env=environment, timeout=600)
-    return ROOT / ".venv-workflow" / "bin"
+    return environment("workflow")
 
 
 # ---- from the aggregates --------------------------------------------------------------------------------------------

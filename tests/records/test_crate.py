@@ -403,4 +403,4 @@ def test_a_validator_that_does_not_work_is_one_sentence(crate: Path, tmp_path: P
     command.chmod(0o755)
     with pytest.raises(CrateInvalid, match="is of no use") as found:
         profile_faults(crate, command)
-    assert "make_crate_env" in found.value.hint
+    assert "make_env.sh crate" in found.value.hint

@@ -94,7 +94,7 @@ def interpreter(named: Path | None) -> Path:
             return python.absolute()
     raise EngineMissing(
         "no environment with both nvflare and fivefold was found",
-        help="Make one with `sh tools/make_peer_env.sh flare`, or name one with --flare-python.",
+        help="Make one with `sh tools/make_env.sh flare`, or name one with --flare-python.",
     )
 
 

@@ -1,0 +1,65 @@
+"""`tools/make_env.sh`: an environment of its own, or one to which `.venv` lends its packages."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """The script in a project of its own, whose `.venv` is the environment of these tests."""
+    (tmp_path / "tools").mkdir()
+    shutil.copy(ROOT / "tools" / "make_env.sh", tmp_path / "tools")
+    (tmp_path / "constraints.txt").write_text("")
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    return tmp_path
+
+
+def make(tree: Path, name: str) -> subprocess.CompletedProcess[str]:
+    words = ["sh", str(tree / "tools" / "make_env.sh"), name]
+    return subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+
+
+def imports(python: Path, package: str) -> bool:
+    return subprocess.run([python, "-c", f"import {package}"], capture_output=True, timeout=60, check=False).returncode == 0
+
+
+def test_it_is_made_once_and_anew_where_what_it_holds_changes(tree: Path) -> None:
+    wanted, env = tree / "tools" / "one-requirements.txt", tree / ".venv-one"
+    wanted.write_text("# all its own\n")
+    done = make(tree, "one")
+    assert (done.returncode, done.stdout) == (0, "Making .venv-one\n"), done.stderr
+    assert not imports(env / "bin" / "python", "cbor2")
+    (env / "marker").touch()
+    wanted.write_text("# the same, said otherwise\n")
+    assert make(tree, "one").stdout == ""
+    assert (env / "marker").exists()
+    wanted.write_text("# lent: all else comes from .venv\n")
+    assert make(tree, "one").stdout == "Making .venv-one\n"
+    assert not (env / "marker").exists()
+    assert imports(env / "bin" / "python", "cbor2")
+
+
+def test_what_is_missing_is_said_in_one_sentence(tree: Path) -> None:
+    done = make(tree, "nobody")
+    assert (done.returncode, done.stderr) == (1, "make_env: there is no tools/nobody-requirements.txt\n")
+    (tree / "tools" / "peer-requirements.txt").write_text("# lent\n")
+    (tree / ".venv").unlink()
+    done = make(tree, "peer")
+    assert done.returncode == 1
+    assert "make .venv/made-for-test" in done.stderr
+
+
+def test_make_knows_environments_that_can_be_made() -> None:
+    listed = re.search(r"^OTHERS := (.+)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert listed is not None
+    for name in listed[1].split():
+        assert (ROOT / "tools" / f"{name}-requirements.txt").is_file()

@@ -1,0 +1,35 @@
+#!/bin/sh
+# Makes .venv-NAME from tools/NAME-requirements.txt, if it is not there yet: the environment of a tool or a platform whose pins
+# are not those of Fivefold.
+#   sh tools/make_env.sh crate
+# Where the first line of the requirements begins with "# lent", .venv lends its packages, so that Fivefold and the platform can
+# be imported side by side; only what is listed, and what that needs, is the environment's own.
+set -eu
+root=$(cd "$(dirname "$0")/.." && pwd)
+name=${1:?"which environment? One of those of tools/*-requirements.txt"}
+env="$root/.venv-$name"
+wanted="$root/tools/$name-requirements.txt"
+lender="$root/.venv/bin/python"
+[ -f "$wanted" ] || { echo "make_env: there is no tools/$name-requirements.txt" >&2; exit 1; }
+
+told() { sed -n -e '1{/^# lent/p;}' -e '/^#/!p' "$1"; } # what decides: packages, and whether others are lent
+if [ -x "$env/bin/python" ] && [ -f "$env/requirements.txt" ] && [ "$(told "$wanted")" = "$(told "$env/requirements.txt")" ]; then
+    exit 0
+fi
+
+echo "Making .venv-$name"
+install="--quiet --no-compile --disable-pip-version-check --requirement $wanted"
+rm -rf "$env"
+if [ "$(sed -n '1s/^# lent.*/lent/p' "$wanted")" = lent ]; then
+    [ -x "$lender" ] || { echo "make_env: .venv lends its packages, and is not there. Make it first: make .venv/made-for-test" >&2; exit 1; }
+    "$lender" -m venv "$env"
+    "$env/bin/pip" install $install --constraint "$root/constraints.txt"
+    purelib='import sysconfig; print(sysconfig.get_path("purelib"))'
+    echo "import site; site.addsitedir('$("$lender" -c "$purelib")')" > "$("$env/bin/python" -c "$purelib")/lent.pth"
+else
+    python=${PYTHON:-python3}
+    [ -n "${PYTHON:-}" ] || [ ! -x "$lender" ] || python=$lender
+    "$python" -m venv "$env"
+    "$env/bin/pip" install $install
+fi
+cp "$wanted" "$env/requirements.txt" # last: an environment without it is made anew
