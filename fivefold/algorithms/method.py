@@ -49,6 +49,8 @@ class Cost:
 
     rounds: int
     numbers_per_round: int
+    remarks: tuple[str, ...] = ()
+    """What else it costs, in a sentence each."""
 
 
 @dataclass(frozen=True)

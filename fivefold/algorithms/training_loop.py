@@ -15,6 +15,7 @@ import numpy as np
 from fivefold.algorithms.cohort import Facts, Floats, Watch, facts, question, require_outcome
 from fivefold.algorithms.design import Scaling
 from fivefold.algorithms.method import Cost
+from fivefold.algorithms.training_clip import Joint, begun, joint, moved, remark
 from fivefold.algorithms.training_metrics import Measured, better, fields, measured
 from fivefold.algorithms.training_result import result_of
 from fivefold.algorithms.training_rows import first_weights
@@ -64,7 +65,10 @@ class Frame:
     @property
     def bound(self) -> float:
         """Of each element of a site's update."""
-        return min(self.spec.clip, self.spec.update_bound) * ROUNDING if self.spec.clip else self.spec.update_bound
+        return self.bound_of(Joint(self.spec.clip))
+
+    def bound_of(self, own: Joint) -> float:
+        return min(own.clip, self.spec.update_bound) * ROUNDING if own.clip else self.spec.update_bound
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ def train(spec: TrainingSpec, strategy: Strategy, resume: Snapshot | None = None
     if resume is None:
         frame = framed(spec, *(yield from _count(spec, watch)))
         model = spec.network()
-        state = strategy.begin(frame, first_weights(model, spec.setting.seed))
+        state = begun(spec, strategy.begin(frame, first_weights(model, spec.setting.seed)))
         done, history, best = 0, (), np.zeros(0)
     else:
         frame, state, done, history, best, watch = restored(spec, resume)
@@ -110,7 +114,8 @@ def train(spec: TrainingSpec, strategy: Strategy, resume: Snapshot | None = None
         if judge:
             history, best = remembered(history, best, measured(spec, answers[-1], done), state["weights"])
         if update and not exhausted(spec, history):
-            state, done = strategy.learn(frame, state, answers[0], done + 1), done + 1
+            state = moved(frame, state, strategy.learn(frame, state, answers[0], done + 1), answers[0])
+            done += 1
             if done % spec.snapshot_every == 0 and done < spec.rounds:
                 yield snapshot(frame, state, done, history, best, watch)
     if exhausted(spec, history):
@@ -167,30 +172,33 @@ def framed(spec: TrainingSpec, found: Facts | None, people: int, rows: int) -> F
 # ---- one round's question, and what its aggregate says ----------------------------------------------------------------
 def ask_update(frame: Frame, state: State, round: int, mu: float = 0.0) -> Sum:
     """The question of FedAvg and its kin: a weighted local update; one sum of clipped gradients where persons are protected."""
-    spec, d = frame.spec, len(state["weights"])
+    spec, d, own = frame.spec, len(state["weights"]), joint(frame, state)
+    local = frame.local | ({"clip": own.clip, "count": own.factor} if own.factor else {})
     if spec.private_unit == "person":
-        most = spec.clip * spec.setting.max_rows_per_site * ROUNDING
-        asked = Field("update", "update", most, (d,), spec.clip)
-        return Sum(gradient_of_persons, (asked,), {"weights": state["weights"], "fit": frame.fit, "local": frame.local})
+        most = max(own.clip, own.factor / 2) * spec.setting.max_rows_per_site * ROUNDING
+        asked = Field("update", "update", most, (d + own.more,), own.sensitivity)
+        return Sum(gradient_of_persons, (asked,), {"weights": state["weights"], "fit": frame.fit, "local": local})
     arguments = {
-        "weights": state["weights"], "round": round, "rate": spec.rate(round), "mu": mu, "fit": frame.fit, "local": frame.local,
+        "weights": state["weights"], "round": round, "rate": spec.rate(round), "mu": mu, "fit": frame.fit, "local": local,
     }  # fmt: skip
     if spec.private_unit == "site":
-        return Sum(local_update, (Field("update", "update", frame.bound, (d,), spec.clip),), arguments)
+        most = max(frame.bound_of(own), own.factor / 2 * ROUNDING)
+        return Sum(local_update, (Field("update", "update", most, (d + own.more,), own.sensitivity),), arguments)
     return Sum(local_update, (Field("update", "update", frame.bound, (d,)), Field("weight", "update", 1.0)), arguments)
 
 
 def pseudo_gradient(frame: Frame, total: Aggregate, round: int) -> Floats:
     """The mean update over the survivors: all that a server optimiser sees. Shape (size,)."""
     spec = frame.spec
+    update = total["update"] if spec.following is None else total["update"][:-1]
     if spec.private_unit == "person":
-        return np.asarray(total["update"] * (spec.rate(round) / frame.persons))
+        return np.asarray(update * (spec.rate(round) / frame.persons))
     if spec.private_unit == "site":
-        return np.asarray(total["update"] / len(total.sites))
+        return np.asarray(update / len(total.sites))
     weight = float(total["weight"])
     if weight <= 0:
         raise NotConverged("no site has a row to train on", help="Hold out fewer persons.")
-    return np.asarray(total["update"] / weight)
+    return np.asarray(update / weight)
 
 
 def _judge(frame: Frame, state: State, done: int) -> Sum:
@@ -234,4 +242,4 @@ def cost(spec: TrainingSpec, factor: int = 1) -> Cost:
     judged = sum(f.size for f in fields(spec)) if spec.evaluate_every else 0
     count = 8 + len(spec.variables) + 2 * len(spec.numbers) + spec.model.outputs
     width = factor * spec.width + 1
-    return Cost(rounds, max(count, width + judged if together else max(width, judged)))
+    return Cost(rounds, max(count, width + judged if together else max(width, judged)), remark(spec))

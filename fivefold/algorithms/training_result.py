@@ -10,6 +10,7 @@ import numpy as np
 
 from fivefold.algorithms.cohort import Floats, Watch
 from fivefold.algorithms.design import transform
+from fivefold.algorithms.training_clip import table_of
 from fivefold.algorithms.training_metrics import Measured, better, calibration
 from fivefold.algorithms.training_spec import MOST_LISTED, class_names, column_names
 from fivefold.models.model import named
@@ -33,10 +34,12 @@ def result_of(frame: Frame, state: State, done: int, history: Sequence[Measured]
     if final is not None and final.scores is not None:
         tables["calibration"], drawn = _calibration(frame, final)
         figures.append(drawn)
+    clips, curves, clip = table_of(spec, state)
+    tables, figures = tables | clips, figures + curves
     facts: dict[str, Any] = frame.found.as_facts() if frame.found is not None else {}
     if spec.private_unit == "person":
         facts["persons"] = frame.persons
-    facts |= {"training_rounds": done, "weights": len(weights), "weights_sha256": digest(weights)}
+    facts |= clip | {"training_rounds": done, "weights": len(weights), "weights_sha256": digest(weights)}
     if final is not None:
         measures = {"loss": final.loss, "accuracy": final.accuracy, "auc": final.auc}
         measures |= {"auc_low": final.auc_low, "auc_high": final.auc_high}

@@ -141,23 +141,30 @@ def descend(
 
 def clipped(vector: Floats, most: float) -> Floats:
     """The vector, shortened to an L2 norm of at most `most` (0: as it is)."""
-    norm = float(np.sqrt(np.square(vector).sum()))
-    return vector if not most or norm <= most else vector * (most / norm)
+    size = norm(vector)
+    return vector if not most or size <= most else vector * (most / size)
 
 
-def person_gradients(model: Model, weights: Weights, rows: Part, most: float) -> Floats:
-    """The sum over persons of the gradient of each one's own mean loss, each clipped to an L2 norm of `most`: shape (size,).
+def norm(vector: Floats) -> float:
+    """The L2 norm, always added up in the same order."""
+    return float(np.sqrt(np.square(vector).sum()))
+
+
+def person_gradients(model: Model, weights: Weights, rows: Part, most: float) -> tuple[Floats, Floats]:
+    """The sum over persons of the gradient of each one's own mean loss, each clipped to an L2 norm of `most`, shape
+    (size,); and the norms before they were clipped, shape (persons,).
 
     Each is cut off to a grid on which the sum over up to 2^26 persons is exact, so that no error of addition, which hangs on
     who else is there, makes one person count for more.
     """
     bits = 26 - math.frexp(most)[1]
-    total = np.zeros(sum(w.size for w in weights.values()))
+    total, norms = np.zeros(sum(w.size for w in weights.values())), list[float]()
     order = np.argsort(rows.person, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(rows.person[order]) != 0]) if len(rows) else np.zeros(0, dtype=np.int64)
     for gradient in _each_person(model, weights, rows, np.split(order, starts[1:]) if len(rows) else []):
         total += np.ldexp(np.trunc(np.ldexp(clipped(gradient, most), bits)), -bits)
-    return total
+        norms.append(norm(gradient))
+    return total, np.array(norms)
 
 
 PERSONS = 256

@@ -18,6 +18,7 @@ from fivefold.algorithms.cohort import Facts
 from fivefold.algorithms.design import Design, Scaling, design, known, level_label, ranged, scaling
 from fivefold.algorithms.method import Setting
 from fivefold.algorithms.options import Options
+from fivefold.algorithms.training_clip import Following
 from fivefold.errors import FormulaInvalid
 from fivefold.models.model import HIDDEN, KINDS, MORE, Model, ModelSpec, Task, build, more
 from fivefold.study.definition import Analysis
@@ -25,7 +26,8 @@ from fivefold.study.formula import SITE, Formula, Survival, parse
 
 OPTIONS = (
     "model", "rounds", "local_epochs", "batch_size", "learning_rate", "schedule", "scaling", "ranges", "weighting",
-    "update_bound", "clip", "holdout", "evaluate_every", "bins", "patience", "snapshot_every",
+    "update_bound", "clip", "clip_start", "clip_quantile", "clip_rate",
+    "holdout", "evaluate_every", "bins", "patience", "snapshot_every",
 )  # fmt: skip
 MODEL_KEYS = ("kind", "hidden", "l2")
 SCHEDULES = ("constant", "linear", "cosine", "step")
@@ -66,6 +68,8 @@ class TrainingSpec:
     """Narrower ranges than the dictionary's, by which numbers are scaled; known to everybody before the study."""
     personal: tuple[str, ...] = ()
     """Weights that stay at each site."""
+    following: Following | None = None
+    """How the clip follows the norms; None where it is fixed. `clip` is then that of the first round."""
 
     @property
     def response(self) -> str:
@@ -142,7 +146,7 @@ def parse_training(analysis: Analysis, setting: Setting, more: Sequence[str] = (
         scaling=options.choice("scaling", ("federated", "range"), "range" if private else "federated"),
         weighting=options.choice("weighting", ("rows", "equal"), "equal" if private else "rows"),
         update_bound=options.number("update_bound", 16.0, 1e-6, 1e6),
-        clip=options.number("clip", 0.0, 0.0, 1e6),
+        clip=_clip(options),
         holdout=options.number("holdout", 0.0, 0.0, 0.5),
         evaluate_every=options.integer("evaluate_every", 0 if private else 1, 0, 10_000),
         bins=options.integer("bins", 10, 0, 200),
@@ -150,6 +154,7 @@ def parse_training(analysis: Analysis, setting: Setting, more: Sequence[str] = (
         snapshot_every=options.integer("snapshot_every", 25, 1, 10_000),
         setting=setting,
         ranges=_ranges(options, columns),
+        following=_following(options, setting),
     )
     if spec.ranges and spec.scaling != "range":
         options.fault("'ranges' are given, and numbers are scaled by their federated means", "Write `scaling: range` too.")
@@ -158,6 +163,24 @@ def parse_training(analysis: Analysis, setting: Setting, more: Sequence[str] = (
             "'patience' waits for a better loss, and nothing is evaluated", "Write `evaluate_every: 1`, or no `patience`."
         )
     return spec, options
+
+
+def _clip(options: Options) -> float:
+    if options.given.get("clip") == "adaptive":
+        return options.number("clip_start", 1.0, 1e-3, 1e3)
+    return options.number("clip", 0.0, 0.0, 1e6)
+
+
+def _following(options: Options, setting: Setting) -> Following | None:
+    """`clip: adaptive`, with `clip_start`, `clip_quantile` and `clip_rate`."""
+    if options.given.get("clip") != "adaptive":
+        for key in ("clip_start", "clip_quantile", "clip_rate"):
+            if key in options.given:
+                options.fault(f"{key!r} is given, and the clip is fixed", "Write `clip: adaptive` too, or take it out.")
+        return None
+    if setting.differential_privacy is None:
+        options.fault("'clip' is adaptive, and sums are exact", "Write a number, or `differential_privacy` under privacy.")
+    return Following(options.number("clip_quantile", 0.5, 0.01, 0.99), options.number("clip_rate", 0.2, 1e-3, 1.0))
 
 
 def _formula(text: str) -> Formula:

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from fivefold.algorithms.training_rows import Part, Pull, chance, clipped, descend, person_gradients, problem
+from fivefold.algorithms.training_clip import counted
+from fivefold.algorithms.training_rows import Part, Pull, chance, clipped, descend, norm, person_gradients, problem
 from fivefold.models.model import Floats, Model, Weights, flat, named
 from fivefold.protocol.questions import Array, site_step
 from fivefold.study.table import Table
@@ -27,11 +28,13 @@ def local_update(
     """The weighted update of one round: epochs of descent from `weights` (size,), pulled back to them by mu (FedProx)."""
     model, rows, _ = problem(table, fit)
     share = weight_of(rows, local)
-    update = np.zeros(len(weights))
+    update, norms = np.zeros(len(weights)), np.zeros(0)  # a site without rows is in no count
     if share:
         start = named(np.asarray(weights), model.shapes)
         after, _ = run_locally(model, start, rows, table.site, round, rate, fit, local, Pull(mu))
+        norms = np.array([norm(flat(after) - weights)])
         update = share * clipped(flat(after) - weights, local["clip"])
+    update = counted(update, norms, local["clip"], local.get("count", 0.0))
     return {"update": update} if local["weighting"] == "site" else {"update": update, "weight": np.asarray(share)}
 
 
@@ -41,7 +44,8 @@ def gradient_of_persons(
 ) -> Mapping[str, Array]:
     """Minus the sum of every person's clipped gradient (Abadi et al., CCS 2016, algorithm 1, all persons in every round)."""
     model, rows, _ = problem(table, fit)
-    return {"update": -person_gradients(model, named(np.asarray(weights), model.shapes), rows, local["clip"])}
+    total, norms = person_gradients(model, named(np.asarray(weights), model.shapes), rows, local["clip"])
+    return {"update": counted(-total, norms, local["clip"], local.get("count", 0.0))}
 
 
 @site_step("training.persons")

@@ -97,7 +97,7 @@ def estimate_page(bounded: Estimate) -> str:
     rows = [("analysis", "method", "rounds", "numbers a round")]
     rows += [(c.name, c.method, str(c.rounds), f"{c.numbers_per_round:,}") for c in bounded.analyses]
     rows += [("all", "", str(bounded.rounds), "")]
-    out = _section("At most", _columns(rows))
+    out = _section("At most", [*_columns(rows), *(line for c in bounded.analyses for line in c.remarks)])
     out += _section(
         "Traffic",
         _columns(

@@ -166,7 +166,7 @@ def _by_blocks(step: SiteStep, arguments: Mapping[str, Any]) -> bool:
     if step.name != "training.local_update" or arguments["mu"]:
         return False
     fit, local = arguments["fit"], arguments["local"]
-    return fit["model"]["kind"] in KINDS and not (fit["holdout"] or local["batch_size"])
+    return fit["model"]["kind"] in KINDS and not (fit["holdout"] or local["batch_size"] or "count" in local)
 
 
 def _updates(blocks: dict[int, Blocks], i: int, share: Share, arguments: Mapping[str, Any]) -> dict[str, Array]:

@@ -191,10 +191,20 @@ def notes(study: Study) -> Iterator[Fault]:
                 f"the models of analysis {analysis.name!r} are too large for its sites to add up: they are taken on trust",
                 "A coordinator could send a false model; see docs/threat-model.md.",
             )
+            yield from _remarks(study, analysis, i)
     if study.envelope.fits == 0 and (study.envelope.methods or study.envelope.variables or study.envelope.subgroups):
         yield Fault(
             ("envelope", "fits"), "the envelope allows no fits, so nothing can be varied", "Write fits: 5, for example."
         )
+
+
+def _remarks(study: Study, analysis: Analysis, i: int) -> Iterator[Fault]:
+    try:
+        cost = plugins.method(analysis.method).cost(parsed(study, analysis))
+    except FivefoldError:
+        return  # said as a fault
+    for line in cost.remarks:
+        yield Fault(("analyses", i, "options", "clip"), line, "See docs/explanation/differential-privacy.md.")
 
 
 def used_variables(study: Study) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ class AnalysisCost:
     method: str
     rounds: int
     numbers_per_round: int
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def estimate(study: Study, *, trip_seconds: float = 0.2, bytes_per_second: float
     costs = []
     for analysis in study.analyses:
         cost = plugins.method(analysis.method).cost(parsed(study, analysis))
-        costs.append(AnalysisCost(analysis.name, analysis.method, cost.rounds, cost.numbers_per_round))
+        costs.append(AnalysisCost(analysis.name, analysis.method, cost.rounds, cost.numbers_per_round, cost.remarks))
     n = len(study.sites)
     rounds = sum(c.rounds for c in costs)
     numbers = sum(c.rounds * c.numbers_per_round for c in costs)

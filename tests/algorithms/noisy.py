@@ -17,7 +17,7 @@ from fivefold.disclosure.rules import screen
 from fivefold.privacy.dp.shares import noisy
 from fivefold.privacy.fixed_point import pack, ring_for, unpack, width
 from fivefold.privacy.secagg.ring import add_into, zeros
-from fivefold.protocol.questions import Aggregate, read_only
+from fivefold.protocol.questions import Aggregate, Snapshot, read_only
 from fivefold.protocol.results import Result
 from fivefold.site.noising import noised
 from fivefold.study.definition import Analysis, DifferentialPrivacy
@@ -39,13 +39,18 @@ def run(method: Method, analysis: Analysis, setting: Setting, tables: Sequence[T
         except StopIteration as done:
             result: Result = done.value
             return result
+        if isinstance(question, Snapshot):
+            sent = None
+            continue
         round += 1
-        fields = noisy(question.fields, setting.sharing)
+        (one,) = question if isinstance(question, tuple) else (question,)  # several sums never travel together with noise
+        fields = noisy(one.fields, setting.sharing)
         total = zeros(width(fields), ring_for(fields))
         for table in tables:
-            answer = question.step(table, **question.arguments)
+            answer = one.step(table, **one.arguments)
             vector = pack({n: np.asarray(v) for n, v in answer.items()}, fields, len(setting.sites))
             key = hashlib.sha256(f"{seed} {round} {table.site}".encode()).digest()
             add_into(total, noised(vector, fields, key), ring_for(fields))
         totals = screen(unpack(total, fields, len(setting.sites), len(tables)), fields, setting.minimum_persons)
         sent = Aggregate({n: read_only(v) for n, v in totals.items()}, tuple(t.site for t in tables))
+        sent = (sent,) if isinstance(question, tuple) else sent

@@ -28,9 +28,9 @@ def asked(**options: Any) -> Analysis:
     return Analysis("a", "fedavg", "malignant ~ mean_texture + mean_area", options=given)
 
 
-def questions(setting: Any, tables: Any) -> list[Sum]:
+def questions(setting: Any, tables: Any, **options: Any) -> list[Sum]:
     fedavg = method("fedavg")
-    generator, found = fedavg.rounds(fedavg.parse(asked(), setting)), []
+    generator, found = fedavg.rounds(fedavg.parse(asked(**options), setting)), []
     answer: Any = None
     while True:
         try:
@@ -43,11 +43,14 @@ def questions(setting: Any, tables: Any) -> list[Sum]:
         answer = got if isinstance(question, tuple) else got[0]
 
 
-def test_one_person_moves_every_field_within_its_sensitivity_though_the_others_are_numbered_anew() -> None:
+@pytest.mark.parametrize("options", [{}, {"clip": "adaptive", "clip_start": 0.5}])
+def test_one_person_moves_every_field_within_its_sensitivity_though_the_others_are_numbered_anew(
+    options: dict[str, Any],
+) -> None:
     _, setting, tables = real_data.breast()
     setting, table = noisy.private(setting), tables[0]
     moved: dict[str, float] = {}
-    for question in questions(setting, tables):
+    for question in questions(setting, tables, **options):
         whole = plain.checked(question, table)
         for person in range(25):
             rest = plain.checked(question, without(table, person))

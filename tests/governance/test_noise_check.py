@@ -115,3 +115,17 @@ def test_an_exact_study_has_no_what_if(tmp_path: Path) -> None:
     bounded = estimate(study_check.check(path).enforced())
     assert (bounded.epsilon, bounded.noise, what_if(bounded)) == (None, None, None)
     assert "sums are exact" in estimate_page(bounded)
+
+
+def test_check_and_estimate_say_what_an_adaptive_clip_costs(tmp_path: Path) -> None:
+    breast = Path(__file__).parents[2] / "examples" / "breast"
+    (tmp_path / "dictionary.yaml").write_bytes((breast / "dictionary.yaml").read_bytes())
+    text = (breast / "private.yaml").read_text(encoding="utf-8")
+    path = tmp_path / "study.yaml"
+    path.write_text(re.sub(r"      clip: \d.*\n", "      clip: adaptive\n      clip_quantile: 0.3\n", text), encoding="utf-8")
+    checked = study_check.check(path)
+    assert checked.faults == ()
+    assert any("follows the quantile 0.3 of the norms" in note.what for note in checked.notes)
+    found = checked.reading.study
+    assert found is not None
+    assert "with 1,000 persons" in estimate_page(estimate(found))

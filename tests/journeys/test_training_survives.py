@@ -85,10 +85,10 @@ def test_scaffold_killed_and_resumed_is_the_run_that_was_left_alone(data: Data, 
     assert not any((whole / "sites").rglob("committed/*")), "what a step kept dies with the run"
 
 
-@pytest.mark.parametrize("unit", ["person", "site"])
-def test_a_training_with_noise_learns_and_says_what_it_cost(data: Data, tmp_path: Path, unit: str) -> None:
+@pytest.mark.parametrize(("unit", "clip"), [("person", 1.0), ("site", 1.0), ("person", "adaptive")])
+def test_a_training_with_noise_learns_and_says_what_it_cost(data: Data, tmp_path: Path, unit: str, clip: object) -> None:
     options: dict[str, object] = {
-        "rounds": 12, "optimiser": "momentum", "beta1": 0.5, "clip": 1.0, "holdout": 0.25,
+        "rounds": 12, "optimiser": "momentum", "beta1": 0.5, "clip": clip, "holdout": 0.25,
         "ranges": {"mean_radius": [6, 22], "mean_texture": [10, 30], "mean_concavity": [0, 0.3], "mean_symmetry": [0.1, 0.25]},
     }  # fmt: skip
     if unit == "person":
@@ -104,6 +104,10 @@ def test_a_training_with_noise_learns_and_says_what_it_cost(data: Data, tmp_path
     weight = dict(zip(found.tables["coefficients"].column("term"), found.tables["coefficients"].column("scaled"), strict=True))
     assert float(str(weight["mean_concavity"])) > 0.3
     assert float(str(weight["mean_radius"])) > 0.3
+    if clip == "adaptive":
+        clips = found.tables["clips"].column("clip")
+        assert clips[0] == 1.0
+        assert 0.2 < float(str(clips[-1])) < 1.0  # half of the norms lie far below 1
     if unit == "person":
         assert found.facts["accuracy"] > 0.8
     else:

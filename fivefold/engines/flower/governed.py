@@ -92,6 +92,8 @@ def parse(analysis: Analysis, setting: Setting) -> AppSpec:
         options.fault(f"'app' is {app!r}", "Write the app's name: small letters, digits and _, 40 at most.")
     if not re.fullmatch(r"[0-9a-f]{64}", digest):
         options.fault("'digest' is not 64 hex digits", "Write what `fivefold site app FOLDER` shows.")
+    if spec.following is not None:
+        options.fault("an app's update needs a fixed 'clip'", "Write `clip: 1.0`: the largest L2 norm of a site's update.")
     if not spec.clip:
         options.fault("an app's update needs a 'clip'", "Write `clip: 1.0`: the largest L2 norm of a site's update.")
     refuse_what_noise_cannot_protect(spec, options, one_gradient=False)

@@ -10,10 +10,13 @@ update's is a little noisier: `update_multiplier`.
 from __future__ import annotations
 
 import math
+from decimal import Context, Decimal
 
 import numpy as np
 import numpy.typing as npt
 
+EXACT = Context(prec=30)
+"""For an exponential that is the same on every machine: each replay of a study must come to the same clip, bit for bit."""
 SENSITIVITY = 0.5
 """By how much one unit, there or not, changes `centred_count`."""
 
@@ -37,8 +40,10 @@ def next_clip(
         raise ValueError(f"the clip {clip} must lie between {low} and {high}, both above 0")
     if not (units > 0 and 0 <= quantile <= 1 and rate > 0 and math.isfinite(count) and math.isfinite(units)):
         raise ValueError("units and rate must be above 0, the quantile between 0 and 1, the count finite")
-    step = math.log(clip) - rate * (count / units + 0.5 - quantile)
-    return math.exp(min(max(step, math.log(low)), math.log(high)))
+    step = -rate * (count / units + 0.5 - quantile)
+    if step * step > 1e4:  # beyond any pair of bounds that a number can hold
+        return low if step < 0 else high
+    return min(max(clip * float(Decimal(step).exp(EXACT)), low), high)
 
 
 def count_deviation(units: float) -> float:

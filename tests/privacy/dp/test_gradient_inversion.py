@@ -66,7 +66,7 @@ def noised(weights: Weights, sites: list[Part]) -> Array:
     assert noise is not None
     total = np.zeros(SIZE)
     for i, rows in enumerate(sites):
-        steps = nearest(np.ldexp(-person_gradients(MODEL, weights, rows, CLIP), noise.exponent))
+        steps = nearest(np.ldexp(-person_gradients(MODEL, weights, rows, CLIP)[0], noise.exponent))
         total += np.ldexp(steps + share_of(noise, SIZE, bytes([i, 5] * 16)), -noise.exponent)
     return total
 
@@ -89,7 +89,7 @@ def figures() -> dict[str, float]:
     sites = [rows.take(at) for at in np.array_split(np.arange(PERSONS), SITES)]
     usual = named(flat(MODEL.initial(np.random.default_rng(0))), MODEL.shapes)
     trap = made_for_it(known)
-    clipped = [-person_gradients(MODEL, trap, s, CLIP) / PERSONS for s in sites]
+    clipped = [-person_gradients(MODEL, trap, s, CLIP)[0] / PERSONS for s in sites]
     alone = [recovered(update(usual, one), one, between=False) for one in (rows.take(np.array([i])) for i in range(PERSONS))]
     found = {
         "one person's plain update": float(np.mean(alone)),
