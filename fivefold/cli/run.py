@@ -173,9 +173,11 @@ def _engine(name: Engines, found: SignedStudy, sites: Path, flare_python: Path |
         with closing(flare_simulator(found, sites, flare_python)) as simulator:
             yield simulator
         return
-    from fivefold.engines.local import local_engine
+    from fivefold.engines.concurrent import ConcurrentEngine
+    from fivefold.engines.local import LocalEngine, local_nodes
 
-    with closing(local_engine(sites, tuple(s.name for s in found.study.sites))) as local:
+    nodes = local_nodes(sites, tuple(s.name for s in found.study.sites))
+    with closing(LocalEngine(nodes) if found.study.stragglers.policy == "wait" else ConcurrentEngine(nodes)) as local:
         yield local
 
 

@@ -41,6 +41,7 @@ def page(study: Study, digest: str) -> str:
                 *(f"subgroup: {s}" for s in envelope.subgroups),
             ],
         )
+    out += _section("What is done about slow sites", [_stragglers(study)])
     out += _section("What protects the persons", promise_lines(study))
     out += _section("What threatens them", _threats(study))
     out += _section("What is to come out", [*study.outputs.planned, f"licence {study.outputs.licence}"])
@@ -71,6 +72,16 @@ def promise_lines(study: Study) -> list[str]:
         f"Drop-outs tolerated in a round: {promise.dropouts_tolerated}.",
         f"No total over fewer than {study.privacy.minimum_persons} persons is shown. {_noise(study)}",
     ]
+
+
+def _stragglers(study: Study) -> str:
+    it = study.stragglers
+    if it.policy == "wait":
+        return "Each round waits for every site that gives signs of life."
+    quorum = it.quorum or thresholds(study).survivors_needed
+    if it.policy == "drop":
+        return f"A round goes on as soon as {quorum} sites have answered; whoever is later is not in it."
+    return f"A round waits {it.deadline:g} s for all sites; then it goes on as soon as {quorum} have answered."
 
 
 def _threats(study: Study) -> list[str]:

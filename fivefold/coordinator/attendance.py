@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from fivefold.coordinator.secure_rounds import Made, SecureRounds
+from fivefold.coordinator.stragglers import Patience
 from fivefold.errors import FivefoldError, SiteRefused, TooManyDropouts
 from fivefold.governance.withdrawals import Withdrawal
 from fivefold.protocol.messages import Open, Roster
@@ -32,9 +33,11 @@ class Attendance:
         log: AuditLog,
         keep: Callable[[str, bytes], None] | None = None,
         withdrawn: Callable[[str, bytes], Withdrawal] | None = None,
+        patience: Patience | None = None,
     ) -> None:
         self._engine, self._roster, self._log, self._keep = engine, roster, log, keep
         self._withdrawn, self._passed = withdrawn, set[str]()
+        self._patience = patience
         self.known: dict[str, int] = {}
         """Site → the last round that it has followed, for the sites that have the run open."""
         self.alone: frozenset[str] | None = None
@@ -44,9 +47,17 @@ class Attendance:
 
     def exchange(self, requests: Mapping[str, bytes]) -> Iterable[tuple[str, bytes]]:
         asked = tuple(n for n in requests if n not in self._away and (self.alone is None or n in self.alone))
-        return self._engine.exchange(Made(asked, requests.__getitem__))
+        made = Made(asked, requests.__getitem__)
+        return self._engine.exchange(made) if self._patience is None else self._patience.exchange(made)
+
+    def about(self, wanted: Iterable[str], asking: bool, counts: bool) -> None:
+        """What the next trip is for."""
+        if self._patience is not None:
+            self._patience.about(wanted, asking=asking, counts=counts)
 
     def refused(self, site: str, code: str, rule: str) -> None:
+        if self._patience is not None:
+            self._patience.refused(site)
         self._log.write("refusal", site=site, code=code, rule=rule)
         if rule == NOT_OPEN:
             self.known.pop(site, None)
@@ -85,8 +96,10 @@ class Attendance:
             raise TooManyDropouts(f"{len(self.known)} of {of} sites have the run open, and {needed} are needed")
 
     def followed(self, survivors: Iterable[str], round: int) -> None:
-        """These have followed the run up to this round. The others may have restarted: they open it again."""
-        self.known = dict.fromkeys(survivors, round)
+        """These have followed the run up to this round. The others may have restarted: they open it again; but one that is
+        only slow goes on where it is, and says so itself if it has the run no more."""
+        slow = self._patience.behind() if self._patience is not None else frozenset[str]()
+        self.known = {s: n for s, n in self.known.items() if s in slow} | dict.fromkeys(survivors, round)
 
     def stop(self, error: TooManyDropouts, *, last: bool) -> None:
         """Raises `SiteRefused` with who refused, by which rule of theirs, where asking again would not help."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from fivefold.coordinator.aggregation import Total
 from fivefold.coordinator.attendance import Attendance
 from fivefold.coordinator.history import History
 from fivefold.coordinator.secure_rounds import SecureRounds
+from fivefold.coordinator.stragglers import Clock, Patience, Patient
 from fivefold.errors import JournalProblem, TooManyDropouts
 from fivefold.governance.withdrawals import Withdrawal, read_notice
 from fivefold.privacy.fixed_point import ring_for, width
@@ -61,6 +63,7 @@ def drive(
     tell: Callable[[Progress], None],
     journal_key: bytes | None = None,
     plan: Plan = OWN,
+    clock: Clock = time.monotonic,
 ) -> tuple[Cursor, list[dict[str, Any]]]:
     """Run every analysis of the plan to its end; resumes from the journal in `folder`, which `journal_key` seals. Returns the
     finished cursor and a record a round.
@@ -85,7 +88,10 @@ def drive(
         write_file(folder / "withdrawn" / f"{site}.json", notice)
         return said
 
-    there, opening = Attendance(engine, roster, log, keep, withdrawn), Open(found.to_bytes(), plan.statements)
+    patience = None
+    if study.stragglers.policy != "wait" and isinstance(engine, Patient):
+        patience = Patience(study.stragglers, thresholds(study).survivors_needed, engine, clock)
+    there, opening = Attendance(engine, roster, log, keep, withdrawn, patience), Open(found.to_bytes(), plan.statements)
     sums = SecureRounds(
         roster,
         thresholds(study),
@@ -95,6 +101,7 @@ def drive(
         refused=there.refused,
         noticed=there.noticed,
         attempts=history.attempts,
+        about=there.about,
     )
     try:
         while cursor.open is not None:

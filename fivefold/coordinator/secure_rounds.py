@@ -24,10 +24,16 @@ silent sites are left out."""
 Refused = Callable[[str, str, str], None]
 """Told of whatever went wrong at a site: site, code, rule."""
 Handler = Callable[[str, bytes], None]
+About = Callable[[Iterable[str], bool, bool], None]
+"""Told before a trip: the sites that it needs, whether it asks a question, and whether a quorum has to answer."""
 USED = frozenset({"attempt_over", "second_key_list"})
 """Rules by which a site says that an attempt was begun before: by a coordinator that crashed since and does not remember."""
 TRIES = 8
 """Attempts skipped at most for that reason; the crashed one prepared one round ahead of its journal."""
+
+
+def _nothing(wanted: Iterable[str], asking: bool, counts: bool) -> None:
+    return
 
 
 class SecureRounds:
@@ -46,11 +52,12 @@ class SecureRounds:
         refused: Refused = lambda site, code, rule: None,
         noticed: Callable[[str, bytes], bool] = lambda site, notice: False,
         attempts: Mapping[int, int] | None = None,
+        about: About = _nothing,
         threads: int = 1,
     ) -> None:
         self.roster, self.thresholds, self.study, self.run = roster, thresholds, study, run
         self._exchange, self._refused, self._threads = exchange, refused, threads
-        self._noticed = noticed
+        self._noticed, self._about = noticed, about
         self.attempts = dict(attempts or {})
         self._prepared: KeyRound | None = None
 
@@ -66,7 +73,7 @@ class SecureRounds:
             if keep is not None:
                 keep(site, envelope)
 
-        self._trip(dict.fromkeys(sites, m.request(place, opening)), _first(heard), None)
+        self._trip(dict.fromkeys(sites, m.request(place, opening)), _first(heard), None, counts=False)
         return known
 
     def sum(
@@ -98,7 +105,7 @@ class SecureRounds:
             threads=self._threads,
         )
         asks = Made(keys.sharers, lambda site: collector.ask(keys, site, task(site)))
-        self._trip(asks, collector.add_masked, following)
+        self._trip(asks, collector.add_masked, following, asking=True)
         survivors = collector.close()
         if self.thresholds.adversary == "active":
             self._trip(dict.fromkeys(survivors, collector.survivors_request()), collector.add_agreed, following)
@@ -120,7 +127,7 @@ class SecureRounds:
     def close(self, round: int) -> None:
         """Tell every site to forget the run's secrets."""
         request = m.request(Place(self.study, self.run, round, 1), m.Close())
-        self._trip(dict.fromkeys(self.roster.names, request), lambda site, reply: None, None)
+        self._trip(dict.fromkeys(self.roster.names, request), lambda site, reply: None, None, counts=False)
 
     def _keys_of(self, round: int) -> KeyRound:
         """The keys that the round before prepared, or fresh ones of all sites under a new attempt."""
@@ -158,10 +165,18 @@ class SecureRounds:
         for site in following.advertised if following is not None else ():
             if following is not None and site not in requests:
                 requests[site], handlers[site] = following.share(), _first(following.add_shares)
+        self._about(collector.survivors, False, True)
         self._heard(requests, handlers, self._refused)
 
     def _trip(
-        self, requests: Mapping[str, bytes], handler: Handler, following: KeyRound | None, refused: Refused | None = None
+        self,
+        requests: Mapping[str, bytes],
+        handler: Handler,
+        following: KeyRound | None,
+        refused: Refused | None = None,
+        *,
+        asking: bool = False,
+        counts: bool = True,
     ) -> None:
         """One trip. Sites without a request in it that have sent no keys for the next round are asked for them."""
         handlers, back = dict.fromkeys(requests, handler), dict[str, bytes]()
@@ -170,6 +185,7 @@ class SecureRounds:
                 if site not in requests and site not in following.advertised:
                     back[site], handlers[site] = following.enrol(), _first(following.add_advert)
         asked = Made((*requests, *back), lambda site: back[site] if site in back else requests[site])
+        self._about(tuple(requests), asking, counts)
         self._heard(asked, handlers, refused or self._refused)
 
     def _heard(self, requests: Mapping[str, bytes], handlers: Mapping[str, Handler], refused: Refused) -> None:
@@ -193,6 +209,7 @@ class SecureRounds:
         """Tell all others at once that a site withdrew, so that none of them opens a sum with it in."""
         place = Place(self.study, self.run, 1, 1)
         request = m.request(place, m.Notice(notice))
+        self._about((), False, False)
         for other, reply in self._exchange({name: request for name in self.roster.names if name != site}):
             refusal = self._refusal(other, reply)
             if refusal is not None:

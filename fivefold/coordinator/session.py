@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -18,6 +19,7 @@ from fivefold.coordinator.airlock import site_checkers
 from fivefold.coordinator.rounds import Engine, Progress, drive
 from fivefold.coordinator.run_log import KEY, note_second_run, run_key, run_log
 from fivefold.coordinator.run_record import record_of
+from fivefold.coordinator.stragglers import Clock
 from fivefold.errors import RunFolderTaken
 from fivefold.governance.safe_outputs import checkers_of
 from fivefold.protocol.results import Result
@@ -54,6 +56,7 @@ def run(
     resume: bool,
     sealed: bool = False,
     variations: Sequence[bytes] = (),
+    clock: Clock = time.monotonic,
 ) -> Run:
     """Run a signed study over an engine into a folder: its own analyses, or variations of them (signed files). `sealed`:
     journal and results are for the output checkers' eyes alone, and neither tables nor figures nor a crate are written before
@@ -92,7 +95,7 @@ def run(
             log.write("run resumed" if resume else "run begun", run=identity, study=found.digest, engine=engine_name)
             for one in plan.variations:
                 log.write("variation", name=one.analysis.name, varies=one.varies, statement=one.statement_digest)
-            cursor, rounds = drive(found, identity, engine, folder, log, tell, journal_key, plan)
+            cursor, rounds = drive(found, identity, engine, folder, log, tell, journal_key, plan, clock)
             told = stated(cursor.results, study.privacy.differential_privacy, len(rounds))
             results = {name: r for name, r in told.items() if isinstance(r, Result)}
             ended = {name: asdict(r) for name, r in cursor.results.items() if isinstance(r, Ended)}

@@ -29,6 +29,11 @@ class LocalEngine:
 
 
 def local_engine(sites: Path, names: tuple[str, ...]) -> LocalEngine:
+    """Nodes for the site folders `sites/NAME`, one after the other. Raises `SourceNotFound` naming what is missing."""
+    return LocalEngine(local_nodes(sites, names))
+
+
+def local_nodes(sites: Path, names: tuple[str, ...]) -> dict[str, Node]:
     """Nodes for the site folders `sites/NAME`. Raises `SourceNotFound` naming what is missing."""
     missing = [name for name in names if not (sites / name / "site.yaml").exists()]
     if missing:
@@ -36,4 +41,4 @@ def local_engine(sites: Path, names: tuple[str, ...]) -> LocalEngine:
             f"there is no site folder for {', '.join(missing)} in {sites}",
             help="Make one with `fivefold site init`, or say where the folders are with --sites.",
         )
-    return LocalEngine({name: Node(opened(sites / name)) for name in names})
+    return {name: Node(opened(sites / name)) for name in names}

@@ -192,6 +192,13 @@ def notes(study: Study) -> Iterator[Fault]:
                 "A coordinator could send a false model; see docs/threat-model.md.",
             )
             yield from _remarks(study, analysis, i)
+    if study.stragglers.policy != "wait" and private is None:
+        yield Fault(
+            ("stragglers", "policy"),
+            "a site that is left out of one exact sum and is in the next shows its own total by the difference: the sites "
+            "refuse such a sum unless each of them permits its totals",
+            "Ask the custodians for site_totals: permitted, or give the study differential_privacy.",
+        )
     if study.envelope.fits == 0 and (study.envelope.methods or study.envelope.variables or study.envelope.subgroups):
         yield Fault(
             ("envelope", "fits"), "the envelope allows no fits, so nothing can be varied", "Write fits: 5, for example."

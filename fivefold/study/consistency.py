@@ -9,6 +9,7 @@ from __future__ import annotations
 import keyword
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 
@@ -25,6 +26,7 @@ Where = tuple[str | int, ...]
 RESERVED = {*FUNCTIONS, *keyword.kwlist, "true", "false", "site", "Surv", "strata", "cluster"}
 MOST_SITES = 128
 MOST_ROWS = 10**12
+MOST_DEADLINE = 7 * 86_400.0
 MOST_EPSILON, MOST_DELTA, MOST_NOISE = 100.0, 1e-4, 1e6
 SUBTRACTION = "with two sites each would learn the other's numbers by subtracting its own from the sum"
 
@@ -41,7 +43,7 @@ class Fault:
 def faults(study: Study) -> list[Fault]:
     """Everything in the study that contradicts itself, in no particular order."""
     found = list(dictionary_faults(study.dictionary))
-    for part in (_people, _variables, _derived, _cohort, _analyses, _envelope, _privacy, _outputs, _agreements):
+    for part in (_people, _variables, _derived, _cohort, _analyses, _envelope, _privacy, _outputs, _agreements, _stragglers):
         found += part(study)
     return found
 
@@ -307,6 +309,24 @@ def _outputs(study: Study) -> Iterator[Fault]:
 def _agreements(study: Study) -> Iterator[Fault]:
     if _day(study.agreements.expires) is None:
         yield Fault(("agreements", "expires"), f"{study.agreements.expires!r} is not a day", "Write it as 2027-12-31.")
+
+
+def _stragglers(study: Study) -> Iterator[Fault]:
+    it, n = study.stragglers, len(study.sites)
+    if it.policy != "quorum" and it.deadline is not None:
+        yield Fault(("stragglers", "deadline"), f"the policy {it.policy} has no deadline", "Write `policy: quorum`.")
+    if it.policy == "quorum" and not (it.deadline is not None and 0 < it.deadline <= MOST_DEADLINE):
+        what = "the policy quorum waits for all sites until a deadline, in seconds"
+        yield Fault(("stragglers", "deadline"), what, "Write `deadline: 60`, or `policy: drop` for none.")
+    if it.policy == "wait" and it.quorum is not None:
+        yield Fault(("stragglers", "quorum"), "the policy wait waits for all sites", "Write `policy: quorum`.")
+    if it.policy == "wait" or it.quorum is None:
+        return
+    with suppress(FivefoldError):  # that thresholds contradict each other is said elsewhere
+        least = thresholds(study).survivors_needed
+        if not least <= it.quorum <= n:
+            what = f"a quorum of {it.quorum} is not {least} (the sites that a sum needs) to {n} (all sites)"
+            yield Fault(("stragglers", "quorum"), what, f"Write {least} to {n}, or leave it out: {least}.")
 
 
 # ---- small questions ------------------------------------------------------------------------------------------------

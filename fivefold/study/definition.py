@@ -110,6 +110,20 @@ class Privacy:
 
 
 @dataclass(frozen=True)
+class Stragglers:
+    """What a round does about slow sites. `wait`: it waits for each that gives signs of life. `quorum`: for `deadline` seconds
+    it waits for all, and from then on it goes on as soon as `quorum` sites have answered. `drop`: it goes on as soon as
+    `quorum` sites have answered, and whoever is later is not in the round.
+
+    `quorum` None means as few as the secure sum can open.
+    """
+
+    policy: Literal["wait", "quorum", "drop"] = "wait"
+    quorum: int | None = None
+    deadline: float | None = None
+
+
+@dataclass(frozen=True)
 class Agreements:
     """Under which agreements: `expires` is an ISO date after which no site answers."""
 
@@ -158,6 +172,7 @@ class Study:
     outputs: Outputs
     agreements: Agreements
     seed: int = 0
+    stragglers: Stragglers = Stragglers()
 
     @property
     def phenotypes(self) -> Dictionary:

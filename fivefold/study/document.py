@@ -23,6 +23,7 @@ from fivefold.study.definition import (
     OutputChecker,
     Outputs,
     Privacy,
+    Stragglers,
     Study,
     StudySite,
 )
@@ -58,6 +59,7 @@ def study_of(file: StudyFile, dictionary: Dictionary) -> Study:
         ),
         agreements=Agreements(**file.agreements.model_dump()),
         seed=file.seed,
+        stragglers=Stragglers(**file.stragglers.model_dump()),
     )
 
 
@@ -106,6 +108,10 @@ def document(study: Study) -> dict[str, Any]:
     for part in ("lead", "cohort", "envelope", "privacy", "outputs", "agreements"):
         out[part] = dataclasses.asdict(out[part])
     out["format"] = FORMAT
+    if study.stragglers == Stragglers():
+        del out["stragglers"]  # a study that waits keeps the digest that it had before it could say so
+    else:
+        out["stragglers"] = dataclasses.asdict(study.stragglers)
     out["sites"] = [dataclasses.asdict(s) for s in study.sites]
     out["analyses"] = [dataclasses.asdict(a) for a in study.analyses]
     out["variables"] = [{"name": n, "why": why} for n, why in study.variables.items()]

@@ -150,6 +150,16 @@ class PrivacyFile(Border):
     differential_privacy: DifferentialPrivacyFile | None = Field(None, description="Left out: sums are exact.")
 
 
+class StragglersFile(Border):
+    """What a round does about slow sites."""
+
+    policy: Literal["wait", "quorum", "drop"] = Field("wait", description="Wait for all, for a quorum, or drop who is late.")
+    quorum: Whole | None = Field(None, description="Sites that suffice; left out: as few as the secure sum can open.")
+    deadline: Number | None = Field(
+        None, description="quorum: seconds for which a trip waits for all sites before the quorum suffices.", examples=[60.0]
+    )
+
+
 class OutputCheckerFile(Border):
     """A person who sees results first, and lets them go or not; never the lead, never who runs the coordinator or a node."""
 
@@ -195,6 +205,7 @@ class StudyFile(Border):
     outputs: OutputsFile = OutputsFile()
     agreements: AgreementsFile
     seed: Seed = 0
+    stragglers: StragglersFile = StragglersFile()
 
 
 def json_schema(name: str, model: type[BaseModel], comments: Mapping[str, str] = MappingProxyType({})) -> str:

@@ -225,7 +225,7 @@ def _plain(value: Any, where: Where, found: list[Fault]) -> Any:
     return ""
 
 
-OPTIONAL = (("cohort",), ("envelope",), ("privacy",), ("outputs",), ("seed",))
+OPTIONAL = (("cohort",), ("envelope",), ("privacy",), ("outputs",), ("seed",), ("stragglers",))
 
 
 def _without(value: Any, where: Where) -> Any:

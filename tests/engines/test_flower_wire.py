@@ -140,3 +140,18 @@ def test_another_version_ends_the_run_in_a_sentence() -> None:
 
     with pytest.raises(ProtocolViolation, match="site 'alder' speaks protocol version 99, not"):
         dict(FlowerEngine(Later({12: "alder"}), PUBLIC).exchange({"alder": b"!"}))
+
+
+def test_a_trip_that_need_not_wait_ends_and_the_late_site_is_busy_until_it_is_done() -> None:
+    link = Wired({11: "cedar", 12: "alder", 13: "birch"})
+    engine = FlowerEngine(link, PUBLIC, gather=0.0)
+    assert len(dict(engine.exchange(dict.fromkeys(SITES, b"!")))) == 3
+    link.silent = {13}
+    heard = dict[str, bytes]()
+    for site, reply in engine.exchange_until(dict.fromkeys(SITES, b"?"), lambda: len(heard) == 2):
+        heard[site] = reply
+    assert set(heard) == {"alder", "cedar"}
+    assert engine.busy() == {"birch"}
+    link.silent = set()
+    assert dict(engine.exchange(dict.fromkeys(SITES, b"+"))) == {name: name.encode() + b"+" for name in SITES}
+    assert engine.busy() == frozenset()

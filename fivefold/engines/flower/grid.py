@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,10 @@ LOOK_AROUND = 1.0
 BATCH = 4 << 20
 SILENT = 12.0
 """Seconds without a sign of life (busy sites give one every 2 s) after which a site that was asked is held to be gone."""
+
+
+def _never() -> bool:
+    return False
 
 
 @dataclass
@@ -47,13 +51,26 @@ class FlowerEngine:
         self._node: dict[str, int] = {}
         self._gone: dict[str, float] = {}
         self._gathered = False
+        self._enough: Callable[[], bool] = _never
+        self._late: dict[str, int] = {}
+        """Messages of earlier trips that were not waited for, and their nodes."""
 
     def exchange(self, requests: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
         """Replies as they arrive. A site without a node, or that gives no sign of life, or none in time, is absent."""
+        return self.exchange_until(requests, _never)
+
+    def exchange_until(self, requests: Mapping[str, bytes], enough: Callable[[], bool]) -> Iterator[tuple[str, bytes]]:
+        """As `exchange`, until `enough` holds (`coordinator/stragglers.py`): who has not answered by then is not given up."""
+        self._enough = enough
         try:
             yield from self._exchange(requests)
         except (ConnectionError, PermissionError) as error:
             raise EngineProblem(str(error), help="Start the coordinator again, then continue with --resume.") from None
+
+    def busy(self) -> frozenset[str]:
+        """Sites that have not yet answered what an earlier trip asked."""
+        late = set(self._late.values())
+        return frozenset(site for site, node in self._node.items() if node in late and site not in self._gone)
 
     def close(self) -> None:
         """End the Flower run."""
@@ -72,7 +89,7 @@ class FlowerEngine:
         """Ask every node that is none of the sites known, until all sites have been found, or for a while."""
         end = time.monotonic() + (0 if self._gathered else self.gather)
         asked = set(self._node.values())
-        while unknown:
+        while unknown and not self._enough():
             fresh = [n for n in seen or {o.node: o.alive_until for o in self.link.nodes()} if n not in asked]
             seen = {}
             asked |= set(fresh)
@@ -113,9 +130,13 @@ class FlowerEngine:
             send()
         looked = start
         while waiting and (now := time.monotonic()) < start + self.deadline:
+            if self._enough():
+                self._late |= {id: of.node for id, of in waiting.items()}
+                return
             # The longer it has taken, the longer the next wait: a trip is found late by a tenth at most, and asked for seldom.
             time.sleep(min(max(POLL_FIRST, POLL_SHARE * (now - start)), POLL_MOST))
-            for answer in self.link.pull(list(waiting)):
+            for answer in self.link.pull([*waiting, *self._late]):
+                self._late.pop(answer.to, None)
                 of = waiting.pop(answer.to, None)
                 if of is not None and (heard := self._heard(answer.payload, of)) is not None and heard[0] in of.names:
                     yield heard
