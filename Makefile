@@ -41,7 +41,7 @@ bench: .venv/made-for-test
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf .venv $(OTHERS:%=.venv-%) site-docs $(RUN)
+	rm -rf .venv .venv-* site-docs $(RUN)
 
 # ---- environments ----
 .venv/made:
