@@ -306,6 +306,13 @@ class EngineFailed(EngineProblem):
     help = "Continue with `fivefold run STUDY --resume RUN`."
 
 
+class EngineUnfit(EngineProblem):
+    """What should carry the study cannot keep what the study or its method needs."""
+
+    exit_code = 84
+    help = "Take an engine with the secure sum: `fivefold run STUDY --engine flower`."
+
+
 class SimulationInvalid(EngineProblem):
     """A simulation was asked for that cannot be: clients, roster or partition do not fit the study or its rows."""
 

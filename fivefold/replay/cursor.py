@@ -109,13 +109,15 @@ def setting_of(study: Study) -> Setting:
 
 @dataclass
 class Cursor:
-    """Runs the analyses in order. `open` is the question now asked; None when all is done."""
+    """Runs the analyses in order. `open` is the question now asked; None when all is done. `persons` is the open analysis' own
+    total of persons over all sites, once a round has told it."""
 
     study: Study
     analyses: tuple[Analysis, ...] = ()
     results: dict[str, Result | Ended] = field(default_factory=dict)
     open: Asked | None = None
     snapshot: Snapshot | None = None
+    persons: int | None = None
     _round: int = 0
     _at: int = -1
     _generator: Rounds | None = None
@@ -134,6 +136,9 @@ class Cursor:
             self._generator.close()
             self._finish(too_few_persons(asked, self.study.privacy.minimum_persons))
             return
+        for one, totals in zip(asked.sums if outcome.totals else (), outcome.totals, strict=True):
+            told = [int(totals[f.name]) for f in one.fields if f.kind == "persons" and f.shape == ()]
+            self.persons = told[0] if told else self.persons
         aggregates = tuple(
             Aggregate({n: read_only(v) for n, v in t.items()}, outcome.sites, outcome.dropped, stop) for t in outcome.totals
         )
@@ -148,7 +153,7 @@ class Cursor:
         if self._at >= len(self.analyses):
             self.open, self._generator = None, None
             return
-        analysis = self.analyses[self._at]
+        analysis, self.persons = self.analyses[self._at], None
         self._method: Method = method(analysis.method)
         self._generator = self._method.rounds(self._method.parse(analysis, self._setting))
         self._advance(None)

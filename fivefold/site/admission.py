@@ -1,4 +1,6 @@
-"""May this site take part in this study? One list of questions, asked when a run is opened and by the doctor before the day."""
+"""The one way into a study at a site, whatever carries it: `admitted` when a run is opened (and by the doctor before the day),
+`permitted` for each of its questions.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,12 @@ from fivefold.governance.approvals import Approval
 from fivefold.governance.policy import Policy, decide
 from fivefold.plugins import method
 from fivefold.protocol.messages import Roster
-from fivefold.replay.cursor import setting_of
+from fivefold.replay.cursor import Asked, setting_of
 from fivefold.replay.plan import Plan, plan_of
 from fivefold.replay.roster import roster_of
 from fivefold.site.envelope_book import book, room
 from fivefold.site.folder import SiteFolder
+from fivefold.study.definition import Study
 from fivefold.study.digest import SignedStudy
 
 
@@ -44,3 +47,14 @@ def admitted(
         if about.admit is not None:
             about.admit(about.parse(analysis, setting_of(study)), frozenset(policy.steps))
     return policy, approval, roster, plan
+
+
+def permitted(folder: SiteFolder, study: Study, digest: str, plan: Plan, asked: Asked, when: datetime) -> Policy:
+    """Approval and policy, as they are on disk now, for this very question. Raises `Refused`."""
+    approval = folder.approval(digest, when, study=study)
+    approval.allow(plan.approved_as(asked.analysis.name), asked.question)
+    approval.allow_code(asked.analysis)
+    policy = folder.policy(when)
+    question, round, today = asked.question, asked.round, when.date()
+    decide(policy, study, analysis=asked.analysis, question=question, round=round, today=today).enforce()
+    return policy

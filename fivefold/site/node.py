@@ -23,7 +23,7 @@ from fivefold.errors import (
     QuestionNotApproved,
     RunError,
 )
-from fivefold.governance.policy import Policy, decide, needed, recognised
+from fivefold.governance.policy import needed, recognised
 from fivefold.governance.withdrawals import keep_notice, own_notice, read_notice, refuse_withdrawn
 from fivefold.privacy.fixed_point import ring_for
 from fivefold.protocol import messages as m
@@ -33,9 +33,9 @@ from fivefold.records.audit import AuditLog
 from fivefold.records.files import write_file
 from fivefold.records.journal import Journal, read
 from fivefold.replay.compare import described, same
-from fivefold.replay.cursor import Asked, Cursor, Outcome
+from fivefold.replay.cursor import Cursor, Outcome
 from fivefold.replay.plan import Plan
-from fivefold.site.admission import admitted
+from fivefold.site.admission import admitted, permitted
 from fivefold.site.class_rule import ClassRule
 from fivefold.site.envelope_book import book, charge, charged, room
 from fivefold.site.folder import SiteFolder
@@ -75,7 +75,6 @@ class Session:
     log: AuditLog = field(init=False)
     """Open while a request is answered."""
     known: int = 0
-    persons: int | None = None
 
     def close(self) -> None:
         self.participant.erase()
@@ -140,7 +139,7 @@ class Node:
         question, sent = session.cursor.open, decode(task.question)
         if question is None or question.round != asked.place.round or not same(plain(described(question.question)), sent):
             raise QuestionNotApproved("the question does not follow from the approved study", rule="replayed_question")
-        policy = self._admitted(session, question)
+        policy = permitted(self.folder, session.study, session.digest, session.plan, question, self.now())
         # The sent numbers are used, not the derived ones, so that all sites compute with the same.
         parts = sent if isinstance(question.question, tuple) else (sent,)
         answer, states = computed(question, [part["arguments"] for part in parts], session.table, session.kept.committed)
@@ -152,7 +151,7 @@ class Node:
             session.table,
             answer,
             self.folder.state,
-            session.persons,
+            session.cursor.persons,
             run=session.run,
             data=session.data,
             secret=self.folder.secret(),
@@ -295,31 +294,9 @@ class Node:
             self._feed(session, outcome)
 
     def _feed(self, session: Session, outcome: Outcome) -> None:
-        question = session.cursor.open
-        if question is not None and not outcome.ended:
-            for one, totals in zip(question.sums, outcome.totals, strict=True):
-                known = [int(totals[f.name]) for f in one.fields if f.kind == "persons" and f.shape == ()]
-                session.persons = known[0] if known else session.persons
         session.cursor.feed(outcome)
         session.known += 1
         session.kept.settle(session.known, self.me in outcome.sites)
-
-    def _admitted(self, session: Session, question: Asked) -> Policy:
-        """Approval and policy, as they are on disk now, for this very question."""
-        when = self.now()
-        approval = self.folder.approval(session.digest, when, study=session.study)
-        approval.allow(session.plan.approved_as(question.analysis.name), question.question)
-        approval.allow_code(question.analysis)
-        policy = self.folder.policy(when)
-        decide(
-            policy,
-            session.study,
-            analysis=question.analysis,
-            question=question.question,
-            round=question.round,
-            today=when.date(),
-        ).enforce()
-        return policy
 
     def _charge(self, session: Session, analysis: str) -> None:
         """A variation is logged and charged to the study's envelope before its first answer leaves."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from fivefold.engines.substra.steps import rounds_of
+from fivefold.engines.substra.steps import carried, rounds_of
 from fivefold.errors import RunFolderTaken
 from fivefold.records.files import write_file
 from fivefold.study.digest import SignedStudy
@@ -38,7 +38,8 @@ policy and its approval permit that (`site_totals`).
 
 
 def write_plan(found: SignedStudy, folder: Path, *, rounds: int | None = None) -> int:
-    """Write the folder, which must be empty or new. Returns the number of rounds. Raises `RunFolderTaken`."""
+    """Write the folder, which must be empty or new. Returns the number of rounds. Raises `EngineUnfit`, `RunFolderTaken`."""
+    carried(found.study)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunFolderTaken(f"{folder} already holds files", help="Name a folder that does not exist yet.")
     folder.mkdir(parents=True, exist_ok=True)

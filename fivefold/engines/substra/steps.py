@@ -2,8 +2,8 @@
 
 Substra's tasks are short and keep no secrets between them, so there is no secure sum here: the organisation that adds up sees
 each site's own answer. A site therefore answers only where its policy and its approval permit its totals (`site_totals`), as
-they would have to for DataSHIELD. All else is as everywhere: signed study, approval, replayed question, policy, gate, audit
-entry.
+they would have to for DataSHIELD. All else is as everywhere: a task asks what `site/node.py` asks, through the same door
+(`site/admission.py`).
 """
 
 from __future__ import annotations
@@ -14,18 +14,27 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from fivefold.disclosure.rules import screen
-from fivefold.errors import NotApproved, PolicyRefuses, TooFewPersons
-from fivefold.governance.policy import decide
-from fivefold.privacy.fixed_point import ring_for, unpack, width
+from fivefold.errors import EngineUnfit, FivefoldError, NotApproved, PolicyRefuses
+from fivefold.governance.approvals import Approval
+from fivefold.governance.policy import Policy
+from fivefold.governance.withdrawals import refuse_withdrawn
+from fivefold.plugins import method
+from fivefold.privacy.fixed_point import ring_for, width
 from fivefold.privacy.secagg.ring import add_into, from_bytes, to_bytes, zeros
 from fivefold.protocol.encoding import decode, encode
-from fivefold.replay.cursor import Cursor, Outcome
-from fivefold.site.folder import opened
+from fivefold.records.audit import AuditLog
+from fivefold.replay.cursor import Cursor, Outcome, setting_of
+from fivefold.replay.totals import outcome
+from fivefold.site.admission import admitted, permitted
+from fivefold.site.folder import SiteFolder, opened
 from fivefold.site.gate import GATE, Departure, leave
+from fivefold.site.kept_state import computed
 from fivefold.site.preparation import prepare
 from fivefold.study.definition import Study
 from fivefold.study.digest import load_signed
+
+RUN = "substra"
+"""A task knows nothing of the plan that it is in; the site's books keep all of a study's plans as one run."""
 
 
 def replayed(study: Study, history: bytes) -> Cursor:
@@ -36,33 +45,77 @@ def replayed(study: Study, history: bytes) -> Cursor:
     return cursor
 
 
-def answer(signed: bytes, folder: Path, history: bytes, now: datetime) -> bytes:
-    """One site's answer to the question that follows from `history`: CBOR of its name, the round and its ring vector.
+def carried(study: Study) -> None:
+    """Nothing where tasks can carry the study. Raises `EngineUnfit` where they cannot keep what it promises or needs."""
+    if study.privacy.differential_privacy is not None:
+        raise EngineUnfit(
+            "the study's noise protects the sum of all sites, and here each site's answer is seen with its own share alone",
+            rule="differential_privacy",
+        )
+    for analysis in study.analyses:
+        if any(step.keeps_state for step in method(analysis.method).steps):
+            raise EngineUnfit(
+                f"{analysis.method} keeps something at each site between rounds, and a task here keeps nothing",
+                rule="keeps_state",
+            )
 
-    Once the study has no more questions the round is 0. Raises as the site's node does, and `PolicyRefuses` or `NotApproved`
-    where the site does not permit its own totals to be seen.
-    """
-    found, site = load_signed(signed), opened(folder)
-    policy = site.policy(now)
-    approval = site.approval(found.digest, now, study=found.study)
-    decide(policy, found.study, today=now.date()).enforce()
+
+def shown(policy: Policy, approval: Approval) -> None:
+    """Nothing where this site's own totals may be seen. Raises `PolicyRefuses`, `NotApproved`."""
     if policy.site_totals != "permitted":
         raise PolicyRefuses("there is no secure sum here, and this site's totals may not be seen", rule="site_totals")
     if not approval.permits("site_totals"):
         raise NotApproved(
             "there is no secure sum here, and this site's approval does not permit its totals", rule="site_totals"
         )
-    cursor = replayed(found.study, history)
+
+
+def answer(signed: bytes, folder: Path, history: bytes, now: datetime) -> bytes:
+    """One site's answer to the question that follows from `history`: CBOR of its name, the round and its ring vector.
+
+    Once the study has no more questions the round is 0. Raises as the site's node does, `EngineUnfit` where the study cannot be
+    carried, and `PolicyRefuses` or `NotApproved` where the site does not permit its own totals to be seen. A refusal is in the
+    site's log like an answer.
+    """
+    site = opened(folder)
+    with site.audit() as log:
+        try:
+            return _answer(signed, site, history, now, log)
+        except FivefoldError as error:
+            log.write("refused", engine="substra", **error.public())
+            raise
+
+
+def _answer(signed: bytes, site: SiteFolder, history: bytes, now: datetime, log: AuditLog) -> bytes:
+    found = load_signed(signed)
+    study = found.study
+    policy, approval, roster, plan = admitted(site, found, site.node_key(), (), now)
+    carried(study)
+    shown(policy, approval)
+    refuse_withdrawn(site.state, found.digest, roster, roster.names)
+    cursor = replayed(study, history)
     if (asked := cursor.open) is None:
         return encode({"site": policy.site, "round": 0, "vector": b""})
-    approval.allow(asked.analysis.name, asked.question)
-    decide(policy, found.study, analysis=asked.analysis, question=asked.question, round=asked.round, today=now.date()).enforce()
-    table = prepare(site, found.study, found.digest, when=now).table
-    answers = asked.join([one.step(table, **one.arguments) for one in asked.sums])
-    passed = leave(Departure(found.study, found.digest, policy, asked, table, answers, site.state), GATE)
+    policy = permitted(site, study, found.digest, plan, asked, now)
+    prepared = prepare(site, study, found.digest, when=now)
+    numbers, _ = computed(asked, [one.arguments for one in asked.sums], prepared.table, lambda _: None)
+    departure = Departure(
+        study,
+        found.digest,
+        policy,
+        asked,
+        prepared.table,
+        numbers,
+        site.state,
+        cursor.persons,
+        run=RUN,
+        data=prepared.tags.data,
+        secret=site.secret(),
+        log=log,
+    )
+    passed = leave(departure, GATE)
     assert passed.vector is not None
-    with site.audit() as log:
-        log.write("answer", engine="substra", study=found.digest, round=asked.round, analysis=asked.analysis.name)
+    log.write("answer", engine="substra", study=found.digest, round=asked.round, analysis=asked.analysis.name)
     return encode({"site": policy.site, "round": asked.round, "vector": to_bytes(passed.vector, ring_for(asked.fields))})
 
 
@@ -74,22 +127,16 @@ def add(signed: bytes, answers: Sequence[bytes], history: bytes) -> bytes:
         return history
     ring, size = ring_for(asked.fields), width(asked.fields)
     total, heard = zeros(size, ring), {str(a["site"]): a for a in map(decode, answers)}
-    sites = tuple(s.name for s in study.sites if s.name in heard)
+    names = tuple(s.name for s in study.sites)
+    sites = tuple(n for n in names if n in heard)
     for name in sites:
         add_into(total, from_bytes(heard[name]["vector"], size, ring), ring)
-    try:
-        totals = screen(unpack(total, asked.fields, len(study.sites), len(sites)), asked.fields, study.privacy.minimum_persons)
-        outcome = Outcome(asked.split(totals), sites)
-    except TooFewPersons as error:
-        outcome = Outcome((), sites, (), error.code)
-    return encode((*(decode(history) if history else ()), _plain(outcome)))
+    found = outcome(asked, total, names, sites, study.privacy.minimum_persons)
+    return encode((*(decode(history) if history else ()), _plain(found)))
 
 
 def rounds_of(study: Study) -> int:
     """An upper bound on the study's rounds: a compute plan is drawn before anything is known."""
-    from fivefold.plugins import method
-    from fivefold.replay.cursor import setting_of
-
     setting = setting_of(study)
     return sum(method(a.method).cost(method(a.method).parse(a, setting)).rounds for a in study.analyses)
 
