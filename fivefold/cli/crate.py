@@ -215,11 +215,11 @@ def reproduce(
     from fivefold.errors import NotReproduced
     from fivefold.site.folder import read_private
 
-    found, changed = reproduction(crate, read_private(key) if key else None, against)
+    found, changed, noisy = reproduction(crate, read_private(key) if key else None, against)
     if as_json and found.outcome != "different" and not changed:
         import json
 
-        typer.echo(json.dumps(asdict(found)))
+        typer.echo(json.dumps(asdict(found) | ({"noise": asdict(noisy)} if noisy else {})))
         return
     if found.outcome == "different":
         raise NotReproduced(f"the result does not follow from the aggregates. First difference: {found.difference}")
@@ -230,6 +230,15 @@ def reproduce(
     else:
         typer.echo(f"✓ reproduced numerically: no value differs by more than {found.largest:.1e}")
         typer.echo(f"  digest then {found.then}\n  digest now  {found.now}  (another CPU kernel adds up in another order)")
+    if noisy is not None:
+        typer.echo(
+            f"✓ the runs agree within their noise: {noisy.numbers} numbers of {noisy.rounds} rounds, the largest difference"
+        )
+        typer.echo(f"  is {noisy.largest:.1f} deviations of the noise (up to {noisy.bound:.1f} may be)")
+        if noisy.others:
+            typer.echo(
+                f"  {noisy.others} rounds asked what followed from noise, so the runs did not ask them alike: not compared"
+            )
 
 
 class Repository(StrEnum):

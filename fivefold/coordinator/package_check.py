@@ -23,6 +23,7 @@ from fivefold.records.five_safes_record import SiteEvidence
 from fivefold.records.five_safes_rules import RULES, Level, broken
 from fivefold.records.sealed_journal import read_aggregates
 from fivefold.records.validation import changed_files, profile_faults, read_crate, validator
+from fivefold.results.noise_agreement import Agreement, agreement
 from fivefold.results.reproduce import Reproduction, differing_rounds, reproduce
 from fivefold.results.write import read_json
 from fivefold.study.digest import SignedStudy, load_signed
@@ -85,8 +86,9 @@ def evidence_in(path: Path) -> list[SiteEvidence]:
     return sorted(said, key=lambda s: order[s.site])
 
 
-def reproduction(path: Path, private: bytes | None, against: Path | None = None) -> tuple[Reproduction, str]:
-    """Replay a package; and, where a later run of the study is named, the first thing that differs between both.
+def reproduction(path: Path, private: bytes | None, against: Path | None = None) -> tuple[Reproduction, str, Agreement | None]:
+    """Replay a package; and, where a later run of the study is named, the first thing that differs between both: exactly, or
+    beyond the noise of a study with differential privacy, whose agreement is then told.
 
     Raises `CrateInvalid` where the journal is missing, sealed for others, or the package was changed.
     """
@@ -98,11 +100,15 @@ def reproduction(path: Path, private: bytes | None, against: Path | None = None)
     analyses = plan_in(crate, found).analyses
     done = reproduce(found.study, aggregates, read_json(crate / "run"), analyses=analyses, shaped=_shaped(crate, found))
     if against is None:
-        return done, ""
+        return done, "", None
     other = load_signed(against / STUDY_FILE)
     if other.digest != found.digest:
-        return done, f"{against.name} ran another study"
-    return done, differing_rounds(aggregates, journal_of(against))
+        return done, f"{against.name} ran another study", None
+    later = journal_of(against)
+    if found.study.privacy.differential_privacy is None:
+        return done, differing_rounds(aggregates, later), None
+    noisy = agreement(found.study, aggregates, later, analyses)
+    return done, noisy.difference, noisy
 
 
 def _shaped(crate: Path, found: SignedStudy) -> Callable[[dict[str, Result]], Mapping[str, Result]]:

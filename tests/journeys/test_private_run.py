@@ -3,10 +3,12 @@ resume."""
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,8 @@ from fivefold.errors import SiteRefused, TooManyDropouts
 from fivefold.privacy.dp.accounting import spent
 from fivefold.protocol.results import Result
 from fivefold.records.audit import entries
+from fivefold.records.sealed_journal import aggregates_of
+from fivefold.results.noise_agreement import agreement
 from fivefold.results.write import comparable, read_json
 from fivefold.site.budget_book import load, place
 from tests.journeys.consortium import SITES, Losing, command, engine, fivefold, pooled, signed
@@ -102,6 +106,27 @@ def test_a_second_run_gets_fresh_noise_until_the_studys_epsilon_is_spent(breast:
     with pytest.raises(SiteRefused) as refused:
         run(breast, engine(breast), "third")
     assert refused.value.rule == "study_epsilon"
+
+
+def test_two_runs_on_the_same_rows_agree_within_their_noise_and_on_other_rows_do_not(
+    breast: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = run(breast, engine(breast)).folder
+    again = run(breast, engine(breast), "again").folder
+    words = ["crate", "build", str(first), "--journal", "open", "--sites", str(breast / "sites"), "--out"]
+    assert cli([*words, str(breast / "package")]) == 0
+    capsys.readouterr()
+    assert cli(["crate", "reproduce", str(breast / "package"), "--against", str(again), "--json"]) == 0
+    noise = json.loads(capsys.readouterr().out)["noise"]
+    assert noise["rounds"] >= 1
+    assert noise["numbers"] >= 8
+    assert 0 < noise["largest"] <= noise["bound"]
+    then = aggregates_of(first)
+    name = next(iter(then[0].totals[0]))
+    moved = replace(then[0], totals=({**then[0].totals[0], name: then[0].totals[0][name] + 1000.0},))
+    found = agreement(signed(breast).study, then, (moved, *then[1:]))
+    assert found.difference.startswith(f"round 1: the total {name!r} differs by ")
+    assert found.largest > found.bound
 
 
 def test_a_declared_drop_out_changes_nothing_and_the_class_rule_does_not_bind(breast: Path) -> None:
