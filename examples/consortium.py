@@ -23,15 +23,19 @@ UNTIL = "2035-12-31"
 
 def prepared(
     out: Path, name: str, frame: pd.DataFrame, variables: Sequence[Variable], analyses: Sequence[Analysis], *, seed: int = 0,
-    privacy: Mapping[str, Any] | None = None, policy: Mapping[str, Any] | None = None,
+    privacy: Mapping[str, Any] | None = None, policy: Mapping[str, Any] | None = None, checkers: Sequence[str] = (),
 ) -> SignedStudy:  # fmt: skip
     """Set up `out` from a frame with a column `site`; every row is a person. `privacy` and `policy` add to the study's section
-    of that name and to every site's site.yaml. Raises `SystemExit` where a command fails."""
+    of that name and to every site's site.yaml; `checkers` name output checkers, whose keys are made as NAME.key. Raises
+    `SystemExit` where a command fails."""
     sites = sorted(frame.site.unique())
     with contextlib.redirect_stdout(io.StringIO()):
         keys = _folders(out, frame, sites)
         _write(out / "dictionary.yaml", _dictionary(name, variables))
-        _write(out / "study.yaml", _study(name, variables, analyses, sites, keys, seed, privacy or {}))
+        study = _study(name, variables, analyses, sites, keys, seed, privacy or {})
+        if checkers:
+            study["outputs"] |= {"checkers": [_checker(out, one) for one in checkers], "checks": len(checkers)}
+        _write(out / "study.yaml", study)
         fivefold("study", "freeze", out / "study.yaml")
         fivefold("study", "sign", out / "study.yaml", "--key", out / "lead.key")
         signed = out / "study.signed.json"
@@ -57,6 +61,11 @@ def _folders(out: Path, frame: pd.DataFrame, sites: Sequence[str]) -> dict[str, 
         rows = frame[frame.site == site].drop(columns="site").reset_index(drop=True)
         rows.assign(patient=[f"P{i:06d}" for i in range(len(rows))]).to_csv(folder / "rows.csv", index=False)
     return keys
+
+
+def _checker(out: Path, name: str) -> dict[str, str]:
+    fivefold("keys", "new", out / f"{name}.key")
+    return {"name": name, "organisation": "Airlock", "public_key": public_key(out / f"{name}.key")}
 
 
 def _write(path: Path, value: Any) -> None:

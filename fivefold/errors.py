@@ -345,6 +345,13 @@ class DepositInterrupted(PackageProblem):
     help = "Nothing is lost: give the same command again, and it goes on where it stopped."
 
 
+class ModelNotExported(PackageProblem):
+    """There is no model in the run that could be written in this format."""
+
+    exit_code = 94
+    help = "Only trainings have a model: fedavg, fedprox, fedopt, scaffold, personalised, cyclic."
+
+
 # ---- a method -------------------------------------------------------------------------------------------------------
 class MethodError(FivefoldError):
     exit_code = 60

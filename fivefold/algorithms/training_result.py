@@ -63,6 +63,7 @@ def result_of(frame: Frame, state: State, done: int, history: Sequence[Measured]
         dropped=watch.dropped,
         figures=tuple(figures),
         notes=tuple(notes),
+        weights=weights,
     )
 
 

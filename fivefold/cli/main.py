@@ -32,6 +32,7 @@ NOUNS = {
     "run": "Run a study's analyses over its sites.",
     "simulate": "Play a study over many simulated clients, ungoverned.",
     "outputs": "The airlock: ask for outputs, check them, release them.",
+    "model": "Take a trained model out of a run, with its card.",
     "export": "Write a study for another platform to carry.",
     "audit": "Verify an audit log.",
     "report": "The evidence of a run on one page, as HTML and PDF.",

@@ -63,6 +63,8 @@ class Result:
     dropped: tuple[str, ...] = ()
     figures: tuple[Figure, ...] = ()
     notes: tuple[str, ...] = ()
+    weights: Any = field(default=None, compare=False, repr=False)
+    """A training's weights as one vector, for an export that replays a run; no file of results holds them."""
 
 
 def plain(value: Any) -> Scalar:
