@@ -60,8 +60,9 @@ def simulate(
         raise RunFolderTaken(f"{out} already holds a run or other files")
     if secure and engine == "ray":
         raise SimulationInvalid("the secure sum is simulated in one process", help="Leave --secure or --engine ray out.")
-    told = with_rounds(_read(study), rounds)
-    source = _clients(told, study.parent / "sites", sites, made_up, partition, clients, rows)
+    read = _read(study)
+    told = with_rounds(read, rounds)
+    source = _clients(read, study.parent / "sites", sites, made_up, partition, clients, rows)
     answering = min(100, source.count) if roster is None else roster
     answers: Answers = InProcess(source) if engine == "local" else _ray(source, address)
     with _shown(quiet or json) as tell:
@@ -99,7 +100,10 @@ def _clients(
 
 
 def _table(study: Study, sites: Path, name: str) -> Any:
+    from datetime import UTC, datetime
+
     from fivefold.errors import SourceNotFound
+    from fivefold.governance.policy import decide
     from fivefold.site.folder import opened
     from fivefold.site.preparation import inspect
 
@@ -107,7 +111,9 @@ def _table(study: Study, sites: Path, name: str) -> Any:
         raise SourceNotFound(
             f"there is no site folder for {name} in {sites}", help="Say where the folders are with --sites, or write --made-up."
         )
-    return inspect(opened(sites / name), study).table
+    site, when = opened(sites / name), datetime.now(UTC)
+    decide(site.policy(when), study, today=when.date()).enforce()  # its rows, its word: on code above all
+    return inspect(site, study, when).table
 
 
 def _ray(clients: Clients, address: str) -> Answers:

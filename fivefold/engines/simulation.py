@@ -111,7 +111,7 @@ def simulate(
     """
     from fivefold.engines.simulated_secure_sum import SecureRoster
 
-    study = among(study, clients, roster)
+    study = without_apps(among(study, clients, roster))
     slots = tuple(s.name for s in study.sites)
     secured = SecureRoster(study, clients) if secure else None
     source: Answers = secured or answers or InProcess(clients)
@@ -155,6 +155,17 @@ def among(study: Study, clients: Clients, roster: int) -> Study:
         )
     places = tuple(StudySite(f"place-{i}", "") for i in range(1, roster + 1))
     return replace(study, sites=places, privacy=replace(study.privacy, threshold=None))
+
+
+def without_apps(study: Study) -> Study:
+    """The study itself, where no analysis runs a program that a site has to admit first. Raises `SimulationInvalid`."""
+    for analysis in study.analyses:
+        if method(analysis.method).admit is not None:
+            raise SimulationInvalid(
+                f"{analysis.method} runs an app that a site admits, and in a simulation there is no site",
+                help="Simulate with fedavg and a built-in model, or rehearse the app at a site: `fivefold site rehearse`.",
+            )
+    return study
 
 
 def with_rounds(study: Study, rounds: int | None) -> Study:

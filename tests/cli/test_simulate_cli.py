@@ -6,9 +6,14 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
+from examples.consortium import prepared
 from fivefold.cli.main import run
+from fivefold.study.definition import Analysis
+from fivefold.study.dictionary import Variable
 
 ROOT = Path(__file__).parents[2]
 
@@ -69,3 +74,21 @@ def test_mistakes_are_sentences(
     said = " ".join(capsys.readouterr().err.split())
     assert words in said
     assert "Traceback" not in said
+
+
+def test_rows_of_a_site_only_where_its_policy_permits_the_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng, out = np.random.default_rng(4), tmp_path / "out"
+    frame = pd.DataFrame({"u": rng.normal(size=90), "ill": np.resize([0.0, 1.0], 90), "site": np.repeat(["a", "b", "c"], 30)})
+    variables = (Variable("u", "u", "number", minimum=-9, maximum=9), Variable("ill", "ill", "boolean"))
+    options = {"rounds": 1, "learning_rate": 0.1, "evaluate_every": 1, "bins": 0, "model": {"kind": "logistic"}}
+    prepared(out, "small", frame, variables, [Analysis("small", "fedavg", "ill ~ u", options=options)])
+    asked = ["simulate", str(out / "study.yaml"), "--quiet", "--clients", "10", "--roster", "5"]
+    assert run(asked) == 0
+    policy = out / "sites" / "b" / "site.yaml"
+    text = policy.read_text(encoding="utf-8").replace('"minimum_sites": 3', '"minimum_sites": 4')
+    policy.write_text(text.replace('"version": 2', '"version": 3'), encoding="utf-8")
+    assert run(["site", "sign-policy", "--site", str(policy.parent)]) == 0
+    capsys.readouterr()
+    assert run(asked) == 32
+    assert "rule minimum_sites" in " ".join(capsys.readouterr().err.split())
+    assert run([*asked, "--made-up"]) == 0

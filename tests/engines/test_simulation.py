@@ -162,6 +162,8 @@ def test_what_does_not_fit_is_refused_with_what_to_write() -> None:
         made_up(10, "natural")
     with pytest.raises(SimulationInvalid, match="one outcome"):
         real_rows(TABLES, "", parse("label:1"), clients=10, rows=5, seed=1)
+    with pytest.raises(SimulationInvalid, match="an app that a site admits"):
+        simulate(study(SETTING, Analysis("app", "flower_app")), made_up(100), 10)
     with pytest.raises(SimulationInvalid, match="trains"):
         with_rounds(study(SETTING, Analysis("model", "glm", BREAST, options={"family": "binomial"})), 3)
 
