@@ -17,7 +17,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 
 from fivefold.engines.flower.certificates import make_connection_key
-from fivefold.engines.flower.fleet_1_41 import control
+from fivefold.engines.flower.dialect import dialect
 from fivefold.engines.flower.superlink import Coordinator, environment
 from fivefold.engines.flower.superlink import admit as let_in
 
@@ -110,7 +110,7 @@ def fedavg(coordinator: Coordinator, folder: Path, *, nodes: int, width: int, ro
     app.mkdir()
     (app / "pyproject.toml").write_text(PYPROJECT, "utf-8")
     (app / "plain.py").write_text(APP.format(path=str(path), nodes=nodes, width=width, rounds=rounds), "utf-8")
-    with control(coordinator.address(), coordinator.authority.read_bytes()) as client:
+    with dialect().control(coordinator.addresses(), coordinator.authority.read_bytes()) as client:
         client.StartRun(StartRunRequest(fab=Fab(content=build_fab_from_disk(app))))
     end = time.monotonic() + 120 + 30 * rounds
     while time.monotonic() < end:

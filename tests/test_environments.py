@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,13 @@ def test_it_is_made_once_and_anew_where_what_it_holds_changes(tree: Path) -> Non
     assert make(tree, "one").stdout == "Making .venv-one\n"
     assert not (env / "marker").exists()
     assert imports(env / "bin" / "python", "cbor2")
+
+
+def test_what_is_listed_may_differ_from_what_is_lent(tree: Path) -> None:
+    (tree / "constraints.txt").write_text("pluggy==0.0.1\nPip==0.0.2\n")
+    (tree / "tools" / "other-requirements.txt").write_text(f"# lent\npip=={version('pip')}\n")
+    assert make(tree, "other").returncode == 0
+    assert (tree / ".venv-other" / "constraints.txt").read_text() == "pluggy==0.0.1\n"
 
 
 def test_what_is_missing_is_said_in_one_sentence(tree: Path) -> None:

@@ -23,7 +23,9 @@ rm -rf "$env"
 if [ "$(sed -n '1s/^# lent.*/lent/p' "$wanted")" = lent ]; then
     [ -x "$lender" ] || { echo "make_env: .venv lends its packages, and is not there. Make it first: make .venv/made-for-test" >&2; exit 1; }
     "$lender" -m venv "$env"
-    "$env/bin/pip" install $install --constraint "$root/constraints.txt"
+    own=$(sed -n 's/^\([A-Za-z0-9._-]*\)==.*/^\1==/p' "$wanted") # what is listed here may differ from what .venv has
+    grep -v -i -e "${own:-^==}" "$root/constraints.txt" > "$env/constraints.txt" || true
+    "$env/bin/pip" install $install --constraint "$env/constraints.txt"
     purelib='import sysconfig; print(sysconfig.get_path("purelib"))'
     echo "import site; site.addsitedir('$("$lender" -c "$purelib")')" > "$("$env/bin/python" -c "$purelib")/lent.pth"
 else

@@ -10,18 +10,16 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from cryptography import x509
 
 from fivefold.engines.flower.certificates import read_connection_key
-from fivefold.errors import FivefoldError
+from fivefold.engines.flower.dialect import admitted, installed
+from fivefold.errors import EngineMissing, FivefoldError
 from fivefold.site.doctor import Check, dated
 from fivefold.site.folder import SiteFolder
 
-FLWR = ("1.41",)
-"""The versions of flwr that an adapter of this Fivefold knows."""
 TIMEOUT = 10.0
 SKEW_WARNING, SKEW_FAULT = 5.0, 60.0
 """Seconds between two clocks: signatures carry times, and certificates begin and end."""
@@ -93,12 +91,11 @@ def _clock(host: str, port: int, context: ssl.SSLContext) -> Check:
 
 
 def _flwr() -> Check:
+    found = installed()
     try:
-        found = version("flwr")
-    except PackageNotFoundError:
-        return Check("flwr", "fault", "flwr is not installed", "pip install 'fivefold[flower]'")
-    if not found.startswith(tuple(f"{v}." for v in FLWR)):
-        return Check("flwr", "fault", f"flwr {found} is not known here", "pip install 'fivefold[flower]'")
+        admitted(found)
+    except EngineMissing as error:
+        return Check("flwr", "fault", error.message, error.hint)
     return Check("flwr", "ok", f"flwr {found}")
 
 

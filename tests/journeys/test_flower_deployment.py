@@ -13,7 +13,7 @@ import pytest
 
 from examples import prepare
 from fivefold.coordinator import session
-from fivefold.engines.flower import fleet_1_41, wire
+from fivefold.engines.flower import parcels, wire
 from fivefold.engines.flower.superlink import environment
 from fivefold.errors import EngineProblem, ProtocolViolation, SiteRefused, SourceNotFound
 from fivefold.records.audit import Entry, entries, verify
@@ -156,7 +156,7 @@ def test_anything_else_that_arrives_is_refused_and_logged(flower: Deployment, mo
         nodes = [one.node for one in engine.link.nodes()]
         assert len(nodes) == 5
         with monkeypatch.context() as changed:
-            changed.setattr(fleet_1_41, "KIND", "train")
+            changed.setattr(parcels, "KIND", "train")
             assert [a.payload for a in told(flower, engine.link, {n: b"%d" % n for n in nodes})] == [None] * 5
         assert [a.payload for a in told(flower, engine.link, {nodes[0]: b"no request"})] == [None]
         with monkeypatch.context() as changed:

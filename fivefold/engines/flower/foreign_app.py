@@ -109,13 +109,14 @@ def _called(folder: Path, rows: Path, arrays: Sequence[Array], config: Mapping[s
     from importlib import import_module
 
     from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
-    from flwr.supercore.task_identity import TaskIdentity
+
+    from fivefold.engines.flower.dialect import dialect
 
     about = tomllib.loads((folder / "pyproject.toml").read_text("utf-8"))["tool"]["flwr"]["app"]
     sys.path.insert(0, str(folder))
     module, _, attribute = about["components"]["clientapp"].partition(":")
     app = getattr(import_module(module), attribute)
-    TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 1
+    dialect().alone()
     content = RecordDict({"arrays": ArrayRecord([np.array(a) for a in arrays]), "config": ConfigRecord(dict(config))})
     message = Message(content, dst_node_id=1, message_type="train")
     message.metadata.__dict__["_message_id"] = "1"

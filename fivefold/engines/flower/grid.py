@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fivefold.engines.flower import wire
+from fivefold.engines.flower.dialect import Addresses, dialect
 from fivefold.engines.flower.superlink import Coordinator
 from fivefold.engines.flower.wire import Link
 from fivefold.errors import EngineProblem, FivefoldError, ProtocolViolation
@@ -177,16 +178,22 @@ class FlowerEngine:
 
 def flower_engine(folder: Path, keys: Mapping[str, bytes], *, address: str = "", deadline: float = 600.0) -> FlowerEngine:
     """An engine over the coordinator's SuperLink. Raises `SourceNotFound` where none was started, `EngineProblem`."""
-    from fivefold.engines.flower.fleet_1_41 import Link141
+    from fivefold.engines.flower.connections import RunConnection
 
     coordinator = Coordinator(folder)
-    secret, at = coordinator.secret(), address or coordinator.address()
+    secret, at = coordinator.secret(), Addresses.read(address) if address else coordinator.addresses()
+    if address and dialect().PORTS > 1:
+        raise EngineProblem(
+            "this flwr opens a port to sites alone, so a study runs where its SuperLink does",
+            help="Run it on the coordinator's machine, without --superlink.",
+        )
     with (folder / ".attach.lock").open("w") as lock:  # two runs at once must not take each other's connection
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
-            link = Link141(at, coordinator.authority, secret)
+            link = RunConnection(at, coordinator.authority, secret)
         except (ConnectionError, PermissionError) as error:
             raise EngineProblem(
-                f"no connection to the SuperLink at {at}: {error}", help=f"Start it with `fivefold coordinator start {folder}`."
+                f"no connection to the SuperLink at {at.runtime}: {error}",
+                help=f"Start it with `fivefold coordinator start {folder}`.",
             ) from None
     return FlowerEngine(link, keys, deadline=deadline)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fivefold.engines.flower.answering import Answering
 from fivefold.engines.flower.certificates import read_connection_key
-from fivefold.engines.flower.fleet_1_41 import BEAT_IDLE, Fleet141
+from fivefold.engines.flower.connections import BEAT_IDLE, SiteConnection
 from fivefold.engines.flower.wire import KIND, Fleet, Letter
 from fivefold.errors import EngineProblem, SourceNotFound
 from fivefold.governance.statements import store
@@ -76,7 +76,7 @@ def start(
     wait, known = RECONNECT_FIRST, False
     try:
         while not stop.is_set():
-            fleet = Fleet141(address, root_certificates, key)
+            fleet = SiteConnection(address, root_certificates, key)
             try:
                 store(site.state / NODE_ID, str(fleet.connect(_last(site))).encode())
                 tell(f"{site.name()} is connected to {address}")

@@ -3,7 +3,7 @@
 DIR/ca.pem  ca.key  server.pem  server.key   its certificates; sites are given ca.pem
 DIR/attach.secret                            who attaches as a run's server side has to know it
 DIR/nodes/NAME.pub                           connection keys of the sites that may connect
-DIR/address                                  where it listens while it runs
+DIR/address                                  where it listens while it runs: one line, or three (`dialect.Addresses`)
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from fivefold.engines.flower.certificates import make_authority, make_server
-from fivefold.engines.flower.fleet_1_41 import register
+from fivefold.engines.flower.connections import register
+from fivefold.engines.flower.dialect import Addresses, dialect
 from fivefold.errors import EngineProblem, RunFolderTaken, SourceNotFound
 
 READY_SECONDS = 60.0
@@ -51,8 +52,12 @@ class Coordinator:
         return self._read("attach.secret")
 
     def address(self) -> str:
+        """Where its SuperLink listens to sites. Raises `SourceNotFound` where none runs."""
+        return self.addresses().fleet
+
+    def addresses(self) -> Addresses:
         """Where its SuperLink listens. Raises `SourceNotFound` where none runs."""
-        return self._read("address").decode("ascii").strip()
+        return Addresses.read(self._read("address").decode("ascii"))
 
     def sites(self) -> dict[str, bytes]:
         """Name → connection key (PEM) of the sites that may connect."""
@@ -86,33 +91,33 @@ def admit(coordinator: Coordinator, name: str, public: bytes) -> bool:
     if not (coordinator.path / "address").exists():
         return True
     try:
-        return register(coordinator.address(), coordinator.authority, public, name)
+        return register(coordinator.addresses(), coordinator.authority, public, name)
     except (ConnectionError, PermissionError) as error:
         raise EngineProblem(f"the SuperLink did not admit {name}: {error}") from None
 
 
 @contextmanager
 def running(coordinator: Coordinator, host: str = "127.0.0.1", port: int = 0, *, log: Path | None = None) -> Iterator[str]:
-    """A SuperLink while the block lasts; its address. All admitted sites are registered anew: it keeps nothing on disk.
+    """A SuperLink while the block lasts; its address for sites. All admitted sites are registered anew: it keeps nothing.
 
     Raises `EngineProblem` where it does not start, `RunFolderTaken` where one runs on this folder.
     """
-    place = coordinator.path / "address"
-    if place.exists() and _listens(place.read_text("ascii").strip()):
+    place, speech = coordinator.path / "address", dialect()
+    if place.exists() and _listens(coordinator.address()):
         raise RunFolderTaken(f"a SuperLink runs on {coordinator.path} already", help="Stop it, or take another folder.")
-    port = port or _free(host)
+    ports = [port, *_free(speech.PORTS - 1)] if port else _free(speech.PORTS)
+    where, at = speech.options(host, ports, coordinator.path)
     log = log or coordinator.path / "superlink.log"
     with log.open("ab") as out:
         process = subprocess.Popen(
-            _command(coordinator, host, port), stdout=out, stderr=out, env=environment(), start_new_session=True
+            _command(coordinator, where), stdout=out, stderr=out, env=environment(), start_new_session=True
         )
-    address = f"{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
     try:
-        _wait(process, address, log)
+        _wait(process, at, log)
         for name, public in coordinator.sites().items():
-            _registered(coordinator, address, name, public)
-        place.write_text(f"{address}\n", "ascii")
-        yield address
+            _registered(coordinator, at, name, public)
+        place.write_text(at.text(), "ascii")
+        yield at.fleet
     finally:
         place.unlink(missing_ok=True)
         process.terminate()
@@ -128,11 +133,11 @@ def environment() -> Mapping[str, str]:
     return os.environ | QUIET
 
 
-def _command(coordinator: Coordinator, host: str, port: int) -> list[str]:
+def _command(coordinator: Coordinator, where: Sequence[str]) -> list[str]:
     at = coordinator.path
     return [
         *(sys.executable, "-c", f"{LINKED}from flwr.superlink.cli import flower_superlink; flower_superlink()"),
-        *("--host", host, "--port", str(port)),
+        *where,
         *(
             "--ssl-ca-certfile",
             str(at / "ca.pem"),
@@ -147,20 +152,20 @@ def _command(coordinator: Coordinator, host: str, port: int) -> list[str]:
     ]
 
 
-def _wait(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
+def _wait(process: subprocess.Popen[bytes], at: Addresses, log: Path) -> None:
     end = time.monotonic() + READY_SECONDS
     while time.monotonic() < end:
         if process.poll() is not None:
             raise EngineProblem(f"the SuperLink ended at once; what it said is in {log}")
-        if _listens(address):
+        if all(map(_listens, at.all)):
             return
         time.sleep(0.05)
     raise EngineProblem(f"the SuperLink did not start within {READY_SECONDS:.0f} s; what it said is in {log}")
 
 
-def _registered(coordinator: Coordinator, address: str, name: str, public: bytes) -> None:
+def _registered(coordinator: Coordinator, at: Addresses, name: str, public: bytes) -> None:
     try:
-        register(address, coordinator.authority, public, name)
+        register(at, coordinator.authority, public, name)
     except (ConnectionError, PermissionError) as error:
         raise EngineProblem(f"the SuperLink did not admit {name}: {error}") from None
 
@@ -174,7 +179,10 @@ def _listens(address: str) -> bool:
         return False
 
 
-def _free(host: str) -> int:
-    with socket.socket() as one:
-        one.bind((host, 0))
-        return int(one.getsockname()[1])
+def _free(count: int) -> list[int]:
+    """So many ports that nobody has."""
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
