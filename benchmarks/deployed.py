@@ -135,7 +135,7 @@ def sites(coordinator: Coordinator, consortium: Path) -> Iterator[dict[str, list
         log = stack.enter_context((consortium / "sites.log").open("ab"))
         started = []
         for site in SITES:
-            command = [sys.executable, "-m", "fivefold.cli.main", "site", "start", str(consortium / "sites" / site)]
+            command = [sys.executable, "-m", "fivefold.cli.main", "site", "start", "--site", str(consortium / "sites" / site)]
             command += ["--superlink", coordinator.address(), "--root-certificates", str(coordinator.authority)]
             started.append(subprocess.Popen(command, stdout=log, stderr=log, env=environment()))
         try:

@@ -37,7 +37,7 @@ def start(
         reach = f"{name[0]}:{address.rpartition(':')[2]}" if name else address
         typer.echo(f"a SuperLink listens at {address}; sites admitted: {', '.join(coordinator.sites()) or 'none yet'}\n")
         typer.echo(f"Give each site this address and the file {coordinator.authority}. There:")
-        typer.echo(f"  fivefold site start FOLDER --superlink {reach} --root-certificates ca.pem\n")
+        typer.echo(f"  fivefold site start --site DIR --superlink {reach} --root-certificates ca.pem\n")
         typer.echo("A site sends you keys/connection.pub. Let it in, under its name in the study:")
         typer.echo(f"  fivefold coordinator admit {folder} NAME connection.pub\n")
         typer.echo("Then, here:")

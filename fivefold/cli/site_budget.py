@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 
 def budget(
-    folder: Annotated[Path, typer.Argument(envvar="FIVEFOLD_SITE", help="The site's folder.", metavar="[FOLDER]")] = Path("."),
+    folder: Annotated[Path, typer.Option("--site", envvar="FIVEFOLD_SITE", help="The site's folder.", metavar="DIR")] = Path(
+        "."
+    ),
     plot: Annotated[
         Path | None, typer.Option(help="Draw how ε grew, into this file (.svg or .png).", metavar="FILE", show_default=False)
     ] = None,

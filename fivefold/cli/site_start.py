@@ -9,11 +9,13 @@ import typer
 
 
 def start(
-    folder: Annotated[Path, typer.Argument(help="The site's folder.", metavar="FOLDER", show_default=False)],
     superlink: Annotated[str, typer.Option(help="The coordinator's address.", metavar="HOST:PORT", show_default=False)],
     root_certificates: Annotated[
         Path, typer.Option(help="The coordinator's certificate, its ca.pem.", metavar="FILE", show_default=False)
     ],
+    folder: Annotated[Path, typer.Option("--site", envvar="FIVEFOLD_SITE", help="The site's folder.", metavar="DIR")] = Path(
+        "."
+    ),
 ) -> None:
     """Answer approved studies over a SuperLink. Runs until it is stopped; only this process connects, and only outwards."""
     from fivefold.engines.flower.site import start as run

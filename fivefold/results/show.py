@@ -17,6 +17,8 @@ WITHHELD = "·"
 """Stands for a cell that was suppressed or is undefined."""
 
 MAX_ROWS = 40
+FEW = {"weights": 6}
+"""Tables of which nobody reads more in a terminal."""
 
 
 def show_results(results: Mapping[str, Result], console: Console | None = None, *, max_rows: int = MAX_ROWS) -> None:
@@ -38,11 +40,12 @@ def rendered(name: str, result: Result, *, max_rows: int = MAX_ROWS) -> Group:
         Text.assemble((name, "bold"), ("  " + result.method if result.method != name else "", "dim")),
         Text(counts_line(result.facts, result.sites, result.dropped), "cyan"),
     ]
-    for table in result.tables.values():
-        parts += [Text(), Text(table.title, "bold"), terminal_table(table, max_rows)]
+    for key, table in result.tables.items():
+        most = min(max_rows, FEW.get(key, max_rows))
+        parts += [Text(), Text(table.title, "bold"), terminal_table(table, most)]
         notes = list(table.notes)
-        if len(table.rows) > max_rows:
-            notes.append(f"{max_rows} of {len(table.rows)} rows are shown; the CSV file has them all.")
+        if len(table.rows) > most:
+            notes.append(f"{most} of {len(table.rows)} rows are shown; the CSV file has them all.")
         if any(None in row for row in table.rows):
             notes.append(f"{WITHHELD} withheld (fewer persons than the study's minimum) or undefined.")
         parts += [Text(note, "dim") for note in notes]

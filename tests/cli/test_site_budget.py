@@ -41,7 +41,7 @@ def call(*arguments: object) -> int:
 
 
 def test_the_values(site: SiteFolder, capsys: pytest.CaptureFixture[str]) -> None:
-    assert call("site", "budget", site.path, "--json") == 0
+    assert call("site", "budget", "--site", site.path, "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["cap"] == {"epsilon": 3.0, "delta": 1e-6}
     assert [(s["title"], s["answers"], s["exact"]) for s in found["studies"]] == [
@@ -70,19 +70,19 @@ def test_a_site_without_a_charge_and_one_without_a_cap(
     site: SiteFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     create(tmp_path / "new", "bern", policy={"budget": {"epsilon": 1.0, "delta": 1e-7}})
-    assert call("site", "budget", tmp_path / "new", "--plot", tmp_path / "new.svg") == 0
+    assert call("site", "budget", "--site", tmp_path / "new", "--plot", tmp_path / "new.svg") == 0
     shown = capsys.readouterr().out
     assert "nothing was charged yet" in shown
     assert "left ε = 1.00" in shown
     create(tmp_path / "free", "genf", policy={"budget": None})
-    assert call("site", "budget", tmp_path / "free") == 0
+    assert call("site", "budget", "--site", tmp_path / "free") == 0
     assert "declares no cap" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("kind", ["svg", "png"])
 def test_the_figure_is_drawn_and_the_same_twice(site: SiteFolder, tmp_path: Path, kind: str) -> None:
-    assert call("site", "budget", site.path, "--plot", tmp_path / f"one.{kind}") == 0
-    assert call("site", "budget", site.path, "--plot", tmp_path / f"two.{kind}") == 0
+    assert call("site", "budget", "--site", site.path, "--plot", tmp_path / f"one.{kind}") == 0
+    assert call("site", "budget", "--site", site.path, "--plot", tmp_path / f"two.{kind}") == 0
     drawn = (tmp_path / f"one.{kind}").read_bytes()
     assert drawn == (tmp_path / f"two.{kind}").read_bytes()
     if kind == "svg":
@@ -92,7 +92,7 @@ def test_the_figure_is_drawn_and_the_same_twice(site: SiteFolder, tmp_path: Path
 
 
 def test_another_kind_of_file_is_a_sentence(site: SiteFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert call("site", "budget", site.path, "--plot", tmp_path / "one.gif") == 2
+    assert call("site", "budget", "--site", site.path, "--plot", tmp_path / "one.gif") == 2
     assert ".svg or .png" in capsys.readouterr().err
 
 
@@ -104,7 +104,7 @@ def test_an_older_copy_is_refused(site: SiteFolder, tmp_path: Path, capsys: pyte
         one = Release("4" * 64, "run", 1, "0" * 64, ("basel",), 40.0)
         reserve(site.state, policy, one, (Event("discrete_gaussian", 40.0),), log)
     shutil.copy(tmp_path / "old", book)
-    assert call("site", "budget", site.path) == 57
+    assert call("site", "budget", "--site", site.path) == 57
     assert "older copy" in capsys.readouterr().err
 
 
@@ -114,7 +114,7 @@ def test_an_asset_that_was_renamed_is_pointed_out(site: SiteFolder, capsys: pyte
     (site.path / "site.yaml").write_text(renamed)
     assert call("site", "sign-policy", "--site", site.path) == 0
     assert "charged to the asset basel-records does not count for basel-records-2" in capsys.readouterr().out
-    assert call("site", "budget", site.path) == 0
+    assert call("site", "budget", "--site", site.path) == 0
     assert "The asset basel-records has a ledger of its own" in capsys.readouterr().out
 
 

@@ -27,7 +27,7 @@ class Deployment:
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def start(self, name: str) -> None:
-        words = ("site", "start", self.consortium / "sites" / name, "--superlink", self.address)
+        words = ("site", "start", "--site", self.consortium / "sites" / name, "--superlink", self.address)
         command = [sys.executable, "-m", "fivefold.cli.main", *map(str, words)]
         command += ["--root-certificates", str(self.coordinator.authority)]
         with (self.consortium / f"{name}.log").open("ab") as log:

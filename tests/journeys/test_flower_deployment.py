@@ -187,7 +187,7 @@ def told(flower: Deployment, link: wire.Link, payloads: Mapping[int, bytes]) -> 
 def test_a_site_that_was_not_admitted_is_told_so(flower: Deployment, tmp_path: Path) -> None:
     assert fivefold("site", "init", tmp_path / "stranger", "--name", "stranger").returncode == 0
     words = ("--superlink", flower.address, "--root-certificates", flower.coordinator.authority)
-    done = fivefold("site", "start", tmp_path / "stranger", *words)
+    done = fivefold("site", "start", "--site", tmp_path / "stranger", *words)
     assert done.returncode == EngineProblem.exit_code
     assert re.search("does not admit this site's connection key", done.stderr)
 
