@@ -103,6 +103,7 @@ def train(spec: TrainingSpec, strategy: Strategy, resume: Snapshot | None = None
         over = done == spec.rounds or exhausted(spec, history)
         due = bool(spec.evaluate_every) and (done % spec.evaluate_every == 0 or over)
         due = due and not (history and history[-1].round == done)
+        due = due and bool(done or not spec.private_unit)  # noise for the weights of the start would be paid for nothing
         judge = [(strategy.judge or _judge)(frame, state, done)] if due else []
         update = [] if over or (judge and not together) else [strategy.ask(frame, state, done + 1)]
         if not (judge or update):
@@ -237,6 +238,8 @@ def restored(spec: TrainingSpec, saved: Snapshot) -> tuple[Frame, State, int, tu
 def cost(spec: TrainingSpec, factor: int = 1) -> Cost:
     """Rounds and numbers a round, at most; an update is `factor` times as wide as the weights."""
     evaluations = 0 if not spec.evaluate_every else 2 + spec.rounds // spec.evaluate_every
+    if spec.private_unit and spec.evaluate_every:  # every question costs: no more are announced than are asked
+        evaluations = -(-spec.rounds // spec.evaluate_every)
     together = spec.width <= TOGETHER and not spec.private_unit
     rounds = spec.rounds + (0 if spec.private_unit == "site" else 1) + ((1 if evaluations else 0) if together else evaluations)
     judged = sum(f.size for f in fields(spec)) if spec.evaluate_every else 0

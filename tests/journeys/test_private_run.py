@@ -74,14 +74,14 @@ def test_a_private_run(breast: Path) -> None:
     noise = found.facts["persons_noise"]
     assert isinstance(noise, float)
     # z·√k·Δ over the shares of five sites of which four suffice; eight fields.
-    assert noise == pytest.approx(6.2 * np.sqrt(8) * np.sqrt(5 / 4), rel=1e-6)
+    assert noise == pytest.approx(5.9 * np.sqrt(8) * np.sqrt(5 / 4), rel=1e-6)
     assert abs(found.facts["persons"] - len(rows)) < 6 * noise
     assert found.facts["persons"] != len(rows)
     table = found.tables["numbers"]
     for name, mean, error in zip(*(table.column(c) for c in ("variable", "mean", "standard_error")), strict=True):
         assert abs(mean - rows[name].mean()) < 6 * error
     # The promise stands with every result, table and figure.
-    epsilon = spent(done.rounds, 6.2, 1e-5)
+    epsilon = spent(done.rounds, 5.9, 1e-5)
     for result in done.results.values():
         assert isinstance(result, Result)
         assert str(result.facts["privacy"]).startswith("ε = ")
@@ -97,7 +97,7 @@ def test_a_private_run(breast: Path) -> None:
         asset = next(line.split(":")[1].strip() for line in (folder / "site.yaml").read_text().splitlines() if "asset:" in line)
         book = load(place(folder / "state", asset.split("#")[0].strip()))
         assert len(book.entries) == done.rounds
-        assert all(e.events[0].noise_multiplier == 6.2 for e in book.entries)
+        assert all(e.events[0].noise_multiplier == 5.9 for e in book.entries)
 
 
 def test_a_second_run_gets_fresh_noise_until_the_studys_epsilon_is_spent(breast: Path) -> None:
@@ -189,6 +189,6 @@ def test_the_package_tells_what_was_spent_and_is_reproduced_noise_and_all(breast
     assert cli(["crate", "build", str(breast / "runs" / "one"), "--journal", "open"]) == 0
     package = breast / "runs" / "one-crate"
     told = [s.spent for s in evidence_in(package)]
-    assert told == [pytest.approx(spent(done.rounds, 6.2, 1e-5), rel=0.01)] * 5
+    assert told == [pytest.approx(spent(done.rounds, 5.9, 1e-5), rel=0.01)] * 5
     assert "Privacy spent on this study (ε)" in (package / "data" / "ro-crate-preview.html").read_text("utf-8")
     assert cli(["crate", "reproduce", str(package)]) == 0
