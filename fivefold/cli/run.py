@@ -68,6 +68,7 @@ def run(
     from fivefold.coordinator.run_log import refusals
     from fivefold.coordinator.session import run as run_study
     from fivefold.errors import RunInterrupted, StudyNotFound
+    from fivefold.governance.proposals import found_beside
     from fivefold.protocol.results import Result
     from fivefold.replay.plan import plan_of
     from fivefold.results.show import show_results
@@ -113,6 +114,7 @@ def run(
                 resume=resume is not None,
                 sealed=sealed,
                 variations=variations,
+                proposal=b"" if seed is not None else found_beside(signed, found),
             )
     except KeyboardInterrupt:
         more = "" if seed is None else f" --seed {seed}"

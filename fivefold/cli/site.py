@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fivefold.cli.site_budget import budget
+from fivefold.cli.site_life import close, counter, life, refuse, review
 from fivefold.cli.site_page import print_report, print_study
 from fivefold.cli.site_start import app as site_app
 from fivefold.cli.site_start import connection, start
@@ -27,6 +28,11 @@ app.command()(budget)
 app.command()(start)
 app.command()(connection)
 app.command()(withdraw)
+app.command()(review)
+app.command()(refuse)
+app.command()(counter)
+app.command()(close)
+app.command()(life)
 app.command()(notice)
 app.command("app")(site_app)
 
@@ -192,10 +198,14 @@ def approve(
 ) -> None:
     """Approve a signed study with the custodian's own key. Nothing is answered for a study without it."""
     from fivefold.governance import approvals
+    from fivefold.governance.proposals import found_beside
+    from fivefold.governance.statements import read_chain
+    from fivefold.site.life import reviewed, stated
 
     here = _opened(site)
     with here.act("approval asked") as log:
         signed = _signed(study)
+        reviewed(here, signed, found_beside(study, signed))
         decision = approvals.decision(here.path, signed.study, datetime.now(UTC)).enforce()
         print_study(signed)
         typer.echo(f"policy    {decision.sentence}")
@@ -220,6 +230,7 @@ def approve(
                 checkers=[(n.strip(), k.strip()) for n, _, k in (c.rpartition("=") for c in checker or ())],
             )
         )
+        stated(log, read_chain(approvals.chain_of(here.path, signed.digest))[-1])
     typer.echo(f"approved by {given.custodian} until {given.expires}, under version {given.policy_version} of site.yaml")
     typer.echo(f"  analyses {', '.join(given.analyses)}; site_totals {given.site_totals}; event_totals {given.event_totals}")
     if given.checkers:
@@ -259,17 +270,6 @@ def evidence(
     target = out or Path(f"{folder.name()}.evidence.json")
     store(target, evidence_of(folder, load_signed(study)), mode=0o644)
     typer.echo(f"wrote {target}: send it to whoever packs the run; it holds no value, no count and no path")
-
-
-@app.command()
-def close(study: StudyFile, site: Where = HERE, reason: Annotated[str, typer.Option(help="Why.")] = "the study ended") -> None:
-    """End a study here: its snapshot is destroyed, and the log says so."""
-    from fivefold.site.preparation import close as end
-
-    here = _opened(site)
-    with here.act("closing asked"):
-        gone = end(here, _signed(study).digest, reason=reason)
-    typer.echo("the snapshot is destroyed" if gone else "there was no snapshot of this study")
 
 
 @app.command("opt-out")

@@ -10,15 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from fivefold.cli.study_life import close, life
 from fivefold.errors import KeyProblem, SignatureWrong, StudyAltered, StudyInvalid
 
 if TYPE_CHECKING:
     from fivefold.governance.study_check import Checked
     from fivefold.governance.study_estimate import Estimate
     from fivefold.study.definition import Study
+    from fivefold.study.digest import SignedStudy
     from fivefold.study.yaml import Located
 
 app = typer.Typer(help="Write, check, freeze and sign a study file.", no_args_is_help=True, add_completion=False)
+app.command()(life)
+app.command()(close)
 
 StudyPath = Annotated[Path, typer.Argument(help="The study file.", metavar="STUDY", show_default=False)]
 KeyPath = Annotated[Path, typer.Option("--key", help="The lead's key file.", metavar="FILE", show_default=False)]
@@ -160,6 +164,7 @@ def sign(study: StudyPath, key: KeyPath, out: Out = None, replace: Replace = Fal
     signed = sign_study(frozen, open_key(key))
     target = out or study.with_name(f"{_stem(study)}.signed.json")
     _keep(target, signed.to_bytes(), replace)
+    _propose(target, signed, open_key(key))
     _done(target, signed.digest, as_json)
 
 
@@ -308,6 +313,19 @@ def _keep(path: Path, data: bytes, replace: bool) -> None:
             help="Give --replace to overwrite it; every site then has to approve the study anew.",
         )
     _write(path, data)
+
+
+def _propose(target: Path, signed: SignedStudy, private: bytes) -> None:
+    """The lead's word of when and why, beside the signed file; one that says so already is kept."""
+    from fivefold.errors import StatementInvalid
+    from fivefold.governance.proposals import beside, found_beside, propose
+
+    try:
+        there = bool(found_beside(target, signed))
+    except StatementInvalid:  # of what stood here before
+        there = False
+    if not there:
+        _write(beside(target), propose(signed, private))
 
 
 def _write(path: Path, data: bytes) -> None:

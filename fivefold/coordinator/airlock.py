@@ -23,6 +23,7 @@ from typing import Any
 
 from fivefold.auth.keys import public_of, read_key
 from fivefold.auth.signatures import opened as opened_envelope
+from fivefold.coordinator.life import allow
 from fivefold.coordinator.sealing import KEY_PLACE, PURPOSE, SEALED, key_place
 from fivefold.disclosure.report import acro
 from fivefold.disclosure.tables import Count
@@ -151,6 +152,7 @@ def is_checker(it: Airlock, private: bytes) -> bool:
 # ---- the acts -------------------------------------------------------------------------------------------------------
 def request(it: Airlock, private: bytes, **asked: Any) -> Request:
     """The lead asks for a release; see `safe_outputs.ask`."""
+    allow(it.folder, "asked for")
     _log(it, "output_request", analyses=list(asked.get("analyses", ())))
     return ask(it.chain, it.study.study, private, **asked)
 
@@ -213,6 +215,7 @@ def release(
 
     Checks again, with what was released since. Raises `OutputHeld` where words are missing or something has changed.
     """
+    allow(it.folder, "released")
     study, checkers = it.study.study, it.checkers()
     operator = coordinator_key(it.folder, it.run)
     if operator is None:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from fivefold.coordinator.aggregation import Total
 from fivefold.coordinator.attendance import Attendance
 from fivefold.coordinator.history import History
+from fivefold.coordinator.life import keeper
 from fivefold.coordinator.secure_rounds import SecureRounds
 from fivefold.coordinator.stragglers import Clock, Patience, Patient
 from fivefold.errors import JournalProblem, TooManyDropouts
@@ -80,9 +81,6 @@ def drive(
         cursor.feed(Outcome(decode(told.totals), told.sites, told.dropped, told.ended))
         done.append(_round(asked, told.sites, told.dropped))
 
-    def keep(site: str, reply: bytes) -> None:
-        write_file(folder / "enrolled" / f"{site}.message", reply)
-
     def withdrawn(site: str, notice: bytes) -> Withdrawal:
         said = read_notice(notice, found.digest, roster, site)
         write_file(folder / "withdrawn" / f"{site}.json", notice)
@@ -91,7 +89,8 @@ def drive(
     patience = None
     if study.stragglers.policy != "wait" and isinstance(engine, Patient):
         patience = Patience(study.stragglers, thresholds(study).survivors_needed, engine, clock)
-    there, opening = Attendance(engine, roster, log, keep, withdrawn, patience), Open(found.to_bytes(), plan.statements)
+    kept = keeper(folder, log, found)
+    there, opening = Attendance(engine, roster, log, kept, withdrawn, patience), Open(found.to_bytes(), plan.statements)
     sums = SecureRounds(
         roster,
         thresholds(study),

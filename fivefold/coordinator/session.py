@@ -16,6 +16,7 @@ from typing import Any
 from fivefold.auth.keys import new_key, public_of, write_key
 from fivefold.coordinator import sealing
 from fivefold.coordinator.airlock import site_checkers
+from fivefold.coordinator.life import PROPOSAL, allow
 from fivefold.coordinator.rounds import Engine, Progress, drive
 from fivefold.coordinator.run_log import KEY, note_second_run, run_key, run_log
 from fivefold.coordinator.run_record import record_of
@@ -56,11 +57,12 @@ def run(
     resume: bool,
     sealed: bool = False,
     variations: Sequence[bytes] = (),
+    proposal: bytes = b"",
     clock: Clock = time.monotonic,
 ) -> Run:
     """Run a signed study over an engine into a folder: its own analyses, or variations of them (signed files). `sealed`:
     journal and results are for the output checkers' eyes alone, and neither tables nor figures nor a crate are written before
-    a release.
+    a release. `proposal`: the lead's own word that the study is proposed, kept with the run.
 
     A run that is resumed goes on with the variations that it began with. Raises `RunFolderTaken` for a folder in use, and
     whatever `drive` raises; then the folder can be resumed.
@@ -68,6 +70,7 @@ def run(
     study = found.study
     started = _now()
     with _taken(folder, resume):
+        allow(folder, "run")
         if not (folder / "run.id").exists():  # a new run, or one that died before it was begun: its name is written last
             if (folder / "audit.jsonl").exists() or (folder / "journal").exists():
                 raise RunFolderTaken(
@@ -75,6 +78,8 @@ def run(
                 )
             write_file(folder / STUDY_FILE, found.to_bytes())
             _keep(folder, plan_of(study, variations))
+            if proposal:
+                write_file(folder / PROPOSAL, proposal)
             (folder / KEY).unlink(missing_ok=True)
             identity = secrets.token_hex(8)
             if sealed:

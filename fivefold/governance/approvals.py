@@ -8,6 +8,7 @@ from disk before every answer.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ import fivefold
 from fivefold.auth.keys import public_from_hex, public_of
 from fivefold.errors import FivefoldError, NotApproved, StatementInvalid
 from fivefold.governance.custody import Custody, custody_of
+from fivefold.governance.life import State, What, after
 from fivefold.governance.method_code import changed_files, files_of_study
 from fivefold.governance.policy import Choice, Decision, decide, expiry
 from fivefold.governance.statements import Statement, read_chain, write
@@ -27,6 +29,17 @@ from fivefold.protocol.questions import Gather, Relay, Sum
 from fivefold.study.definition import Analysis, Study
 from fivefold.study.dictionary import Dictionary
 from fivefold.study.model_code import code_of, codes
+
+KINDS: Mapping[str, What] = {
+    "approval": "approve", "refusal": "refuse", "counter": "counter", "withdrawal": "withdraw", "closing": "close",
+}  # fmt: skip
+"""A custodian's statements of a study, and which act of its life each is."""
+NOT_NOW = {
+    "proposed": ("no_approval", "the custodian has not approved this study"),
+    "refused": ("study_refused", "the custodian refused this study"),
+    "withdrawn": ("approval_withdrawn", "the custodian has withdrawn the approval of this study"),
+    "closed": ("study_closed", "this study was closed here"),
+}
 
 
 @dataclass(frozen=True)
@@ -96,6 +109,7 @@ def approve(
     allowed).
     """
     now = now or datetime.now(UTC)
+    after(state_of(read_chain(chain_of(folder, study_digest))), "approve")
     custody = custody_of(folder, now.date())
     policy, key = custody.policy, public_of(private).hex()
     who = custody.may_sign(key, now.date())
@@ -153,7 +167,7 @@ def approve(
         "files": dict(files_of_study(study)),
         "at": now.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
     }
-    given = _approval(write(_chain(folder, study_digest), "approval", facts, private))
+    given = _approval(write(chain_of(folder, study_digest), "approval", facts, private))
     drop_notice(folder / "state", study_digest, policy.site)
     return given
 
@@ -162,12 +176,12 @@ def approve_again(folder: Path, study: Study, study_digest: str, private: bytes,
     """One step where only the code or the policy changed: the choices of the last approval under what is there now.
     Raises as `approve` does, and `NotApproved` where there is no approval to renew (none,
     or a withdrawal)."""
-    said = read_chain(_chain(folder, study_digest))
-    if not said or said[-1].kind != "approval":
+    said = read_chain(chain_of(folder, study_digest))
+    if state_of(said) != "approved":
         raise NotApproved(
             "there is no approval to give again", rule="no_approval", help="Look at the study, and approve it in full."
         )
-    last = _approval(said[-1])
+    last = _approval(next(s for s in reversed(said) if s.kind == "approval"))
     return approve(
         folder,
         study,
@@ -184,7 +198,7 @@ def approve_again(folder: Path, study: Study, study_digest: str, private: bytes,
 
 def code_changes(folder: Path, study: Study, study_digest: str) -> tuple[str, ...]:
     """The files of the study's methods that differ from what was approved last; none where nothing was."""
-    given = [s for s in read_chain(_chain(folder, study_digest)) if s.kind == "approval"]
+    given = [s for s in read_chain(chain_of(folder, study_digest)) if s.kind == "approval"]
     return changed_files(_approval(given[-1]).files, files_of_study(study)) if given else ()
 
 
@@ -202,9 +216,11 @@ def withdraw(
     now = now or datetime.now(UTC)
     custody = custody_of(folder, now.date())
     who = custody.may_sign(public_of(private).hex(), now.date())
-    chain = _chain(folder, study_digest)
-    if not read_chain(chain):
+    chain = chain_of(folder, study_digest)
+    said = read_chain(chain)
+    if not any(s.kind == "approval" for s in said):
         raise NotApproved("this study was never approved here", rule="no_approval", help="Nothing needs to be withdrawn.")
+    after(state_of(said), "withdraw")
     at = now.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     facts = {"study": study_digest, "custodian": who.name, "reason": reason, "wishes": dict(wishes or {}), "at": at}
     write(chain, "withdrawal", facts, private)
@@ -215,7 +231,8 @@ def check_approval(
 ) -> Approval:
     """The approval in force for a study at a site folder; read from disk at each call. Deny by default.
 
-    Raises `NotApproved`, whose `rule` is one of: `no_approval`, `approval_withdrawn`, `approval_altered`, `approval_expired`,
+    Raises `NotApproved`, whose `rule` is one of: `no_approval`, `study_refused`, `study_closed`, `approval_withdrawn`,
+    `approval_altered`, `approval_expired`,
     `approval_policy_changed`, `approval_dictionary_changed`, `approval_code_changed`, `custodian_key_unlisted`,
     `custodian_key_revoked`,
     `custodian_key_replaced`, `custodian_key_expired`, `node_key_cannot_approve`, `node_key_revoked`; `PolicyRefuses` where
@@ -228,14 +245,14 @@ def check_approval(
             "the node's own key was revoked", rule="node_key_revoked", help="Rotate it: `fivefold site keys rotate`."
         )
     try:
-        said = read_chain(_chain(folder, study_digest))
+        said = read_chain(chain_of(folder, study_digest))
     except StatementInvalid as error:
         raise NotApproved(error.message, rule="approval_altered") from error
-    if not said:
-        raise NotApproved("the custodian has not approved this study", rule="no_approval")
-    if said[-1].kind != "approval":
-        raise NotApproved("the custodian has withdrawn the approval of this study", rule="approval_withdrawn")
-    approval = _approval(said[-1])
+    state = state_of(said)
+    if state != "approved":
+        rule, why = NOT_NOW.get(state, NOT_NOW["proposed"])
+        raise NotApproved(why, rule=rule)
+    approval = _approval(next(s for s in reversed(said) if s.kind == "approval"))
     objection = _objection(approval, study_digest, today, study, custody)
     if objection is not None:
         raise NotApproved(objection[1], rule=objection[0])
@@ -266,6 +283,15 @@ def _objection(approval: Approval, study: str, today: date, full: Study | None, 
     return None
 
 
+def raw_approval(folder: Path, approval: Approval) -> bytes:
+    """The signed statement of an approval, as it lies at the site: what coordinator and auditors are shown."""
+    for path in sorted(chain_of(folder, approval.study).glob("*-approval.json")):
+        raw = path.read_bytes()
+        if hashlib.sha256(raw).hexdigest() == approval.identity:
+            return raw
+    raise _altered()
+
+
 def approvals(folder: Path) -> dict[str, tuple[Statement, ...]]:
     """All statements about studies at a site, by the study's digest (hex)."""
     root = folder / "state" / "approvals"
@@ -274,8 +300,8 @@ def approvals(folder: Path) -> dict[str, tuple[Statement, ...]]:
 
 def statements_of(folder: Path, key: str) -> tuple[str, ...]:
     """The digests of the approvals in force that a key signed: what a rotation of this key keeps."""
-    last = [said[-1] for said in approvals(folder).values() if said]
-    return tuple(s.digest for s in last if s.kind == "approval" and key in s.signers)
+    given = [[s for s in said if s.kind in ("approval", "withdrawal")] for said in approvals(folder).values()]
+    return tuple(said[-1].digest for said in given if said and said[-1].kind == "approval" and key in said[-1].signers)
 
 
 def dictionary_digest(dictionary: Dictionary) -> bytes:
@@ -285,6 +311,18 @@ def dictionary_digest(dictionary: Dictionary) -> bytes:
         for v in dictionary.variables.values()
     ]
     return digest_of((dictionary.name, dictionary.version, variables))
+
+
+def state_of(said: Sequence[Statement]) -> State:
+    """The state that a site's own statements come to through the table of a study's life (`life.py`); runs and days apart.
+    Raises `NotApproved`, rule `approval_altered`, for statements that cannot follow one another."""
+    state: State = "proposed"
+    try:
+        for statement in said:
+            state = after(state, KINDS[statement.kind])
+    except (KeyError, NotApproved) as error:
+        raise NotApproved("what was said of this study cannot follow what came before", rule="approval_altered") from error
+    return state
 
 
 def decision(folder: Path, study: Study, when: datetime) -> Decision:
@@ -323,7 +361,8 @@ def _altered() -> FivefoldError:
     return NotApproved("the approval on disk is not a whole one", rule="approval_altered")
 
 
-def _chain(folder: Path, study_digest: str) -> Path:
+def chain_of(folder: Path, study_digest: str) -> Path:
+    """Where a site keeps what its custodians said of a study, in order. Raises `NotApproved` for what is no digest."""
     if not re.fullmatch("[0-9a-f]{64}", study_digest):
         raise NotApproved("a study's digest is 64 hex digits", rule="no_approval")
     return folder / "state" / "approvals" / study_digest

@@ -176,11 +176,12 @@ class Notice(Message):
 @dataclass(frozen=True)
 class Opened(Message):
     """The run is open at this site, which has followed it up to the aggregate of the round `known` (0: of none). `checkers`:
-    the output checkers whom the site adds, encoded (name, organisation, key)."""
+    the output checkers whom the site adds, encoded (name, organisation, key); `approval`: its custodian's signed statement."""
 
     kind: ClassVar[str] = "opened"
     known: int
     checkers: bytes
+    approval: bytes
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from fivefold.errors import (
     QuestionNotApproved,
     RunError,
 )
+from fivefold.governance.approvals import raw_approval
 from fivefold.governance.policy import needed, recognised
 from fivefold.governance.withdrawals import keep_notice, own_notice, read_notice, refuse_withdrawn
 from fivefold.privacy.fixed_point import ring_for
@@ -118,9 +119,10 @@ class Node:
     # ---- trips: an audit entry is durable before anything is signed or sent --------------------------------------------
     def _opened(self, session: Session, asked: Envelope) -> bytes:
         self._note(session, asked.kind, asked.place)
-        return m.reply(
-            signed(self._key, asked.place, self.me, m.Opened(session.known, encode(self._checkers(session)))).encode()
-        )
+        approval = self.folder.approval(session.digest, self.now(), study=session.study)
+        checkers = tuple({"name": name, "organisation": self.me, "key": key} for name, key in approval.checkers)
+        opened = m.Opened(session.known, encode(checkers), raw_approval(self.folder.path, approval))
+        return m.reply(signed(self._key, asked.place, self.me, opened).encode())
 
     def _enrol(self, session: Session, asked: Envelope) -> bytes:
         self._note(session, asked.kind, asked.place)
@@ -264,11 +266,6 @@ class Node:
             self._feed(session, Outcome(record["totals"], record["sites"], record["dropped"], record["ended"]))
         self._sessions[run] = session
         return session
-
-    def _checkers(self, session: Session) -> tuple[dict[str, str], ...]:
-        """The site's own output checkers, as its custodian named them when approving."""
-        approval = self.folder.approval(session.digest, self.now(), study=session.study)
-        return tuple({"name": name, "organisation": self.me, "key": key} for name, key in approval.checkers)
 
     def _session(self, asked: Envelope) -> Session:
         session = self._sessions.get(asked.place.run)

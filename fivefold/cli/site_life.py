@@ -1,0 +1,118 @@
+"""`fivefold site review`, `refuse`, `counter`, `close`, `life`: a custodian's other answers, and where a study stands here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from fivefold.study.digest import SignedStudy
+
+Where = Annotated[Path, typer.Option("--site", envvar="FIVEFOLD_SITE", help="The site's folder.", metavar="DIR")]
+StudyFile = Annotated[Path, typer.Argument(help="The signed study (STUDY.signed.json).", metavar="STUDY", show_default=False)]
+KeyFile = Annotated[
+    Path | None, typer.Option("--key", help="The custodian's key; keys/custodian.key of the site if left out.", metavar="FILE")
+]
+Why = Annotated[str, typer.Option(help="Why; the lead and the auditors read it.", show_default=False)]
+HERE = Path(".")
+
+
+def review(study: StudyFile, site: Where = HERE) -> None:
+    """Take a study up: the log says that it is under review here, and keeps the lead's proposal that came with it."""
+    from fivefold.site.folder import opened
+    from fivefold.site.life import life_of
+
+    here = opened(site)
+    found = taken_up(study, site)
+    typer.echo(f"{found.study.title}: {life_of(here, found).state} at {here.name()}")
+    typer.echo("Next: fivefold site approve, refuse or counter")
+
+
+def refuse(study: StudyFile, why: Why, site: Where = HERE, key: KeyFile = None) -> None:
+    """Refuse a study, with a reason. A later approval is possible."""
+    from fivefold.cli.keys import open_key
+    from fivefold.site.folder import opened
+    from fivefold.site.life import refuse as say_no
+
+    here, found = opened(site), taken_up(study, site)
+    say_no(here, found.digest, open_key(key or here.keys / "custodian.key"), why=why)
+    typer.echo("refused: this site answers nothing for the study")
+
+
+def counter(
+    study: StudyFile,
+    why: Why,
+    site: Where = HERE,
+    key: KeyFile = None,
+    without: Annotated[
+        list[str] | None, typer.Option(help="A variable to leave out, again and again.", metavar="VARIABLE")
+    ] = None,
+    without_analysis: Annotated[
+        list[str] | None, typer.Option(help="An analysis in which this site does not take part.", metavar="NAME")
+    ] = None,
+    noise: Annotated[float | None, typer.Option(help="The least noise multiplier.", min=0.0, show_default=False)] = None,
+    rounds: Annotated[int | None, typer.Option(help="The most rounds of a method.", min=1, show_default=False)] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The file for the lead; SITE.counter.json by default.", metavar="FILE")
+    ] = None,
+) -> None:
+    """Answer with what this site would do instead. It changes nothing until the lead makes a new version."""
+    from fivefold.cli.keys import open_key
+    from fivefold.governance.answers import Wanted
+    from fivefold.governance.statements import store
+    from fivefold.site.folder import opened
+    from fivefold.site.life import counter as propose_otherwise
+
+    here, found = opened(site), taken_up(study, site)
+    wanted = Wanted(tuple(without or ()), tuple(without_analysis or ()), noise, rounds)
+    custodian = open_key(key or here.keys / "custodian.key")
+    made = propose_otherwise(here, found.study, found.digest, custodian, wanted, why=why)
+    target = out or Path(f"{here.name()}.counter.json")
+    store(target, made, mode=0o644)
+    typer.echo(f"wrote {target}: send it to the lead\n" + "\n".join(f"  {line}" for line in wanted.words()))
+
+
+def close(study: StudyFile, site: Where = HERE, reason: Annotated[str, typer.Option(help="Why.")] = "the study ended") -> None:
+    """End a study here for good: its snapshot is destroyed, and the log says so."""
+    from fivefold.site.folder import opened
+    from fivefold.site.life import end
+    from fivefold.study.digest import load_signed
+
+    here = opened(site)
+    with here.act("closing asked"):
+        gone = end(here, load_signed(study).digest, why=reason)
+    typer.echo("the snapshot is destroyed" if gone else "there was no snapshot of this study")
+
+
+def life(
+    study: StudyFile, site: Where = HERE, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
+) -> None:
+    """Draw a study's life at this site: every act with who, when, why and on which digest."""
+    from fivefold.cli.life_table import draw, plain
+    from fivefold.site.folder import opened
+    from fivefold.site.life import life_of
+    from fivefold.study.digest import load_signed
+
+    found = life_of(opened(site), load_signed(study))
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(plain(found), indent=1, ensure_ascii=False))
+        return
+    draw({found.site: found})
+
+
+def taken_up(study: Path, site: Path) -> SignedStudy:
+    """The signed study, its review logged, the lead's proposal beside it kept."""
+    from fivefold.governance.proposals import found_beside
+    from fivefold.site.folder import opened
+    from fivefold.site.life import reviewed
+    from fivefold.study.digest import load_signed
+
+    here = opened(site)
+    with here.act("review asked"):
+        found = load_signed(study)
+        reviewed(here, found, found_beside(study, found))
+    return found

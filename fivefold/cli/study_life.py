@@ -1,0 +1,72 @@
+"""`fivefold study life`, `study close`: where a study stands at each site, and its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from fivefold.governance.life import Life
+
+KeyPath = Annotated[Path, typer.Option("--key", help="The lead's key file.", metavar="FILE", show_default=False)]
+
+
+def life(
+    study: Annotated[
+        Path, typer.Argument(help="The signed study, or a run's folder.", metavar="STUDY|RUN", show_default=False)
+    ],
+    sites: Annotated[
+        Path | None, typer.Option(help="Site folders on this machine; `sites` beside the study by default.", metavar="DIR")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Draw a study's life, site by site: every act with who, when, why and on which digest. A run tells it from its own log."""
+    from fivefold.cli.life_table import draw, plain
+
+    if study.is_dir():
+        from fivefold.coordinator.life import lives_of
+
+        found = lives_of(study)
+    else:
+        found = _here(study, sites or study.parent / "sites")
+    if as_json:
+        import json
+
+        typer.echo(json.dumps([plain(one) for one in found.values()], indent=1, ensure_ascii=False))
+        return
+    draw(found)
+
+
+def close(
+    run: Annotated[Path, typer.Argument(help="The run's folder.", metavar="RUN", show_default=False)],
+    key: KeyPath,
+    why: Annotated[str, typer.Option(help="Why, for the record.")] = "the study ended",
+) -> None:
+    """End a study: nothing more is run, asked for or released. Each site ends it for itself (`fivefold site close`)."""
+    from fivefold.cli.keys import open_key
+    from fivefold.coordinator import life as lives
+    from fivefold.coordinator.airlock import coordinator_key
+
+    own = coordinator_key(run, (run / "run.id").read_text("ascii").strip())
+    said = lives.close(run, open_key(key), own, why=why)
+    typer.echo(f"closed: statement {said.digest[:16]}…; ask each site to close it, too: `fivefold site close STUDY`")
+
+
+def _here(study: Path, sites: Path) -> dict[str, Life]:
+    """Lives as site folders on this machine tell them; of a site that is not here, the lead's proposal alone."""
+    from fivefold.governance.life import Parties, lives
+    from fivefold.governance.proposals import assumed, found_beside, read_proposal
+    from fivefold.site.folder import opened
+    from fivefold.site.life import life_of
+    from fivefold.study.digest import load_signed
+
+    found = load_signed(study)
+    raw = found_beside(study, found)
+    act = read_proposal(raw, found.study, found.digest).act() if raw else assumed(found.study, found.digest)
+    nodes = {s.name: s.public_key for s in found.study.sites}
+    alone = lives(found.digest, nodes, [act], Parties(found.study.lead.public_key, nodes, {}))
+    return {
+        name: life_of(opened(sites / name), found) if (sites / name / "site.yaml").is_file() else alone[name] for name in nodes
+    }

@@ -1,0 +1,137 @@
+"""A study's life as this site's own signed statements and log tell it, and the acts by which a custodian moves it.
+
+The order is the log's: a statement stands where the entry with its digest stands, one without such an entry by its time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from fivefold.governance import answers, approvals
+from fivefold.governance.life import Act, Life, Parties, What, lives
+from fivefold.governance.proposals import assumed, read_proposal
+from fivefold.governance.statements import Statement, read_chain, store
+from fivefold.records.audit import Entry, entries
+from fivefold.site.folder import SiteFolder
+from fivefold.site.preparation import close as destroy_rows
+from fivefold.study.definition import Study
+from fivefold.study.digest import SignedStudy
+
+EVENTS: Mapping[str, tuple[What, str]] = {
+    "review": ("review", "the study was looked at"),
+    "open": ("begin", "a run was opened"),
+    "close": ("hold", "the run ended"),
+    "release entered": ("release", "a release was entered in the ledger"),
+    "release recalled": ("recall", ""),
+}
+"""Entries of a site's log that are acts of a study's life."""
+STATED = ("statement", "withdrawal notice")
+"""Entries that name a custodian's statement by its digest, once it is signed."""
+
+
+def life_of(site: SiteFolder, found: SignedStudy, now: datetime | None = None) -> Life:
+    """Where a study stands at this site, with every act that led there. Raises `StatementInvalid` for altered statements."""
+    now = now or datetime.now(UTC)
+    custody = site.custody(now)
+    study, name = found.study, custody.policy.site
+    custodians = frozenset(custody.custodians)
+    parties = Parties(study.lead.public_key, {name: custody.node}, {name: custodians})
+    kept = site.state / "proposals" / f"{found.digest}.json"
+    proposed = read_proposal(kept.read_bytes(), study, found.digest).act() if kept.is_file() else assumed(study, found.digest)
+    acts = [proposed, *_acts(site, found.digest, name, custody.node)]
+    return lives(
+        found.digest, [name], acts, parties, last=study.agreements.expires, today=now.astimezone(UTC).date().isoformat()
+    )[name]
+
+
+def reviewed(site: SiteFolder, found: SignedStudy, proposal: bytes) -> None:
+    """Note that a custodian looks at a study, and keep the lead's proposal that came with it. Once for each proposal."""
+    place = site.state / "proposals" / f"{found.digest}.json"
+    said = read_proposal(proposal, found.study, found.digest) if proposal else None
+    facts = {"study": found.digest, "title": found.study.title, "lead": found.study.lead.public_key}
+    seen = {e.facts.get("proposal") for e in _entries(site) if e.event == "review" and e.facts.get("study") == found.digest}
+    identity = "" if said is None else said.identity
+    if identity in seen:
+        return
+    with site.act("review", **facts, proposal=identity):
+        if proposal:
+            store(place, proposal)
+
+
+def refuse(site: SiteFolder, study: str, custodian: bytes, *, why: str, now: datetime | None = None) -> None:
+    """The custodian's no, logged and signed."""
+    with site.act("refusal", study=study, reason=why) as log:
+        said = answers.refuse(site.path, study, custodian, why=why, now=now)
+        stated(log, said)
+
+
+def counter(
+    site: SiteFolder,
+    study: Study,
+    digest: str,
+    custodian: bytes,
+    wanted: answers.Wanted,
+    *,
+    why: str,
+    now: datetime | None = None,
+) -> bytes:
+    """The custodian's counter-proposal, logged and signed; the file for the lead."""
+    with site.act("counter-proposal", study=digest, reason=why, wanted=list(wanted.words())) as log:
+        made = answers.counter(site.path, study, digest, custodian, site.node_key(), wanted, why=why, now=now)
+        stated(log, read_chain(approvals.chain_of(site.path, digest))[-1])
+    return made
+
+
+def end(site: SiteFolder, study: str, *, why: str) -> bool:
+    """End a study here for good: a signed statement, and the snapshot destroyed. False where there was no snapshot."""
+    with site.act("closing", study=study, reason=why) as log:
+        said = answers.close(site.path, study, site.node_key(), why=why)
+        if said is not None:
+            stated(log, said)
+    return destroy_rows(site, study, reason=why)
+
+
+def stated(log: Any, said: Statement) -> None:
+    """The entry by which the log has a statement's place and digest."""
+    log.write("statement", study=said.facts["study"], kind=said.kind, signer=said.signers[0], statement=said.digest)
+
+
+def _acts(site: SiteFolder, study: str, name: str, node: str) -> Iterator[Act]:
+    """Statements and entries as acts, in the log's order; statements never out of the order of their chain."""
+    waiting = list(read_chain(approvals.chain_of(site.path, study)))
+    logged = {str(e.facts.get("statement")) for e in _entries(site) if e.event in STATED}
+    before: tuple[str, str] = ("", "")
+    for entry in _entries(site):
+        if entry.facts.get("study") != study:
+            continue
+        named = entry.event in STATED and any(s.digest == entry.facts["statement"] for s in waiting)
+        while waiting and (named or (waiting[0].digest not in logged and str(waiting[0].facts["at"])[:19] <= entry.time[:19])):
+            named = named and waiting[0].digest != entry.facts["statement"]
+            yield _said(waiting.pop(0), name)
+        if entry.event in EVENTS:
+            what, words = EVENTS[entry.event]
+            run = str(entry.facts.get("run") or entry.facts.get("release") or "")
+            if (what, run) == before:  # a run that was opened again after a restart goes on
+                continue
+            before = (what, run)
+            why = str(entry.facts.get("reason") or f"{words}{f': {run}' if run else ''}")
+            yield Act(what, "node", node, f"node of {name}", entry.time, why, study, name, proof=entry.hash)
+    yield from (_said(said, name) for said in waiting)
+
+
+def _said(said: Statement, site: str) -> Act:
+    what = approvals.KINDS[said.kind]
+    facts = said.facts
+    words = {"approval": f"analyses {', '.join(facts.get('analyses', ()))}"}.get(said.kind, "")
+    return Act(
+        what, "node" if said.kind == "closing" else "custodian", said.signers[0],
+        str(facts.get("custodian") or f"node of {site}"), str(facts["at"]), str(facts.get("reason") or words),
+        str(facts["study"]), site, str(facts.get("expires", "")), said.digest,
+    )  # fmt: skip
+
+
+def _entries(site: SiteFolder) -> Iterator[Entry]:
+    path = site.state / "audit.jsonl"
+    return entries(path) if path.exists() else iter(())
