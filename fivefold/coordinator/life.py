@@ -41,6 +41,7 @@ def keeper(folder: Path, log: AuditLog, found: SignedStudy) -> Callable[[str, by
             return
         if noted.get(site) != said.digest:
             noted[site] = said.digest
+            write_file(folder / "approvals" / f"{site}-{said.digest[:16]}.message", reply)
             f = said.facts
             log.write(
                 "approval", site=site, study=f["study"], by=f["custodian"], key=said.signers[0], at=f["at"],
@@ -70,9 +71,9 @@ def lives_of(run: Path, now: datetime | None = None) -> dict[str, Life]:
     keys = verify(run / "audit.jsonl").keys
     said = list(entries(run / "audit.jsonl"))
     custodians: dict[str, set[str]] = {}
-    for entry in said:
-        if entry.event == "approval":
-            custodians.setdefault(str(entry.facts["site"]), set()).add(str(entry.facts["key"]))
+    for path in sorted((run / "approvals").glob("*.message")):  # what the coordinator's log alone says is no custodian's word
+        statement = approval_in(path.read_bytes(), found)
+        custodians.setdefault(str(statement.facts["site"]), set()).add(statement.signers[0])
     for notice in sorted((run / "withdrawn").glob("*.json")):  # the node's key stands beside the custodian's
         custodians.setdefault(notice.stem, set()).add(read_statement(notice.read_bytes(), notice.name).signers[-1])
     parties = Parties(

@@ -117,7 +117,8 @@ def _acts(site: SiteFolder, study: str, name: str, node: str) -> Iterator[Act]:
                 continue
             before = (what, run)
             why = str(entry.facts.get("reason") or f"{words}{f': {run}' if run else ''}")
-            yield Act(what, "node", node, f"node of {name}", entry.time, why, study, name, proof=entry.hash)
+            whose = "" if what == "hold" else name  # the end of a run is nothing to a site that has left it
+            yield Act(what, "node", node, f"node of {name}", entry.time, why, study, whose, proof=entry.hash)
     yield from (_said(said, name) for said in waiting)
 
 
