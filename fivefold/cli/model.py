@@ -33,6 +33,9 @@ def export(
     analysis: Annotated[
         str, typer.Option(help="Which training, where the run has several.", metavar="NAME", show_default=False)
     ] = "",
+    base: Annotated[
+        Path | None, typer.Option(help="The base that adapters (LoRA) were trained on: merged, one network.", metavar="FILE")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for model and card; RUN-NAME beside the run by default.", metavar="DIR")
     ] = None,
@@ -41,6 +44,6 @@ def export(
     from fivefold.coordinator import model_export
 
     wanted = dict.fromkeys(k.value for k in kind or [FormatName.onnx])
-    folder = model_export.export(run, tuple(wanted), out, analysis=analysis)  # type: ignore[arg-type]
+    folder = model_export.export(run, tuple(wanted), out, analysis=analysis, base=base)  # type: ignore[arg-type]
     for path in sorted(folder.iterdir()):
         typer.echo(f"✓ {path} ({path.stat().st_size:,} bytes)")

@@ -56,6 +56,7 @@ def card_of(
             "inputs": [_variable(dictionary[v]) for v in spec.variables if v != spec.response],
             "formula": analysis.formula,
             "weights": {name: list(shape) for name, shape in spec.shapes.items()},
+            "adapters_on": spec.model.more["lora"]["base"] if "lora" in spec.model.more else "",
             "stays_at_the_sites": list(spec.personal),
             "files": dict(files),
         },
@@ -187,6 +188,7 @@ def markdown(card: Mapping[str, Any]) -> str:
         f"- study sha256 `{proof['study_sha256']}`",
         f"- run `{proof['run']}`" + (f", release {proof['release']}, let go by {who}" if who else ""),
         f"- weights sha256 `{proof['weights_sha256']}`",
+        *([f"- adapters (LoRA) on the public base with sha256 `{model['adapters_on']}`"] if model["adapters_on"] else []),
         *(f"- `{name}` sha256 `{own}`" for name, own in model["files"].items()),
         f"- {proof['software']} · lead: {proof['lead']} · ethics: {proof['ethics']}", "",
     ]  # fmt: skip

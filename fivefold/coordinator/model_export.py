@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,8 +27,8 @@ from fivefold.errors import ModelNotExported, OutputHeld, StatementInvalid
 from fivefold.governance.output_forms import OTHER_DIGITS, Form, significant
 from fivefold.governance.safe_outputs import RELEASE
 from fivefold.governance.statements import read_chain
-from fivefold.models import onnx_graph, safetensors
-from fivefold.models.model import Weights, named
+from fivefold.models import lora, onnx_graph, safetensors
+from fivefold.models.model import ModelSpec, Weights, named
 from fivefold.plugins import method
 from fivefold.protocol.results import Result
 from fivefold.records.files import write_file
@@ -51,10 +51,19 @@ class Trained:
     spec: TrainingSpec
     result: Result
     weights: Weights
+    model: ModelSpec
+    """What is written: the spec's model, or, of adapters, their base with them merged into it."""
+
+    @property
+    def digest(self) -> str:
+        return digest(_vector(self.weights))
 
 
-def export(run: Path, formats: Sequence[Format], out: Path | None = None, *, analysis: str = "") -> Path:
+def export(
+    run: Path, formats: Sequence[Format], out: Path | None = None, *, analysis: str = "", base: Path | None = None
+) -> Path:
     """Write the model of an analysis (by name, or the run's only training) into a folder, with its card; the folder.
+    `base`: the file of the base that adapters were trained on; both are written as one network then.
 
     Raises `ModelNotExported` for what has no model in this format, `OutputHeld` where nothing was released (or the journal of a
     wide model cannot be opened), `StatementInvalid` for a release whose files are not those that its signed note names.
@@ -63,10 +72,11 @@ def export(run: Path, formats: Sequence[Format], out: Path | None = None, *, ana
     value, released = _result(run, found, analysis)
     it = _trained(run, found, results_of(value), analysis, released)
     out = out or run.absolute().with_name(f"{run.absolute().name}-{re.sub(r'[^A-Za-z0-9_-]+', '-', it.analysis.name)}")
-    made = {FILES[f]: _file(f, found, it, released) for f in formats}
-    held = _held(out, digest(_vector(it.weights)))
+    whole = it if base is None else _merged(it, base)
+    made = {FILES[f]: _file(f, found, whole, released) for f in formats}
+    held = _held(out, whole.digest)
     files = {n: hashlib.sha256(b).hexdigest() for n, b in sorted((held | made).items())}
-    card = card_of(found, it.analysis, it.spec, it.result, released, files, digest(_vector(it.weights)))
+    card = card_of(found, it.analysis, it.spec, it.result, released, files, whole.digest)
     for name, data in made.items():
         write_file(out / name, data)
     write_file(out / CARD, json.dumps(card, indent=1, ensure_ascii=False).encode() + b"\n")
@@ -134,7 +144,7 @@ def _trained(run: Path, found: SignedStudy, results: Mapping[str, Result], name:
             vector = np.array([significant(float(v), OTHER_DIGITS) for v in vector], dtype=np.float64)
     elif as_it_is:
         _same(vector, result)
-    return Trained(analysis, spec, result, named(vector, spec.shapes))
+    return Trained(analysis, spec, result, named(vector, spec.shapes), spec.model)
 
 
 def _replayed(run: Path, found: SignedStudy, name: str) -> Any:
@@ -164,6 +174,19 @@ def _listed(spec: TrainingSpec, result: Result) -> Any:
     return np.array(values, dtype=np.float64)
 
 
+def _merged(it: Trained, file: Path) -> Trained:
+    if "lora" not in it.spec.model.more:
+        raise ModelNotExported(f"{it.analysis.name!r} was trained without a base", help="Leave --base out.")
+    try:
+        own = lora.keep(file.read_bytes())
+    except safetensors.Malformed as error:
+        raise ModelNotExported(f"the base in {file} cannot be read: {error}") from error
+    if own != it.spec.model.more["lora"]["base"]:
+        raise ModelNotExported(f"{file} is not the base that the study names by its digest")
+    model, weights = lora.merged(it.spec.model, it.weights)
+    return replace(it, model=model, weights=weights)
+
+
 def _vector(weights: Weights) -> Any:
     return np.concatenate([np.asarray(w, dtype=np.float64).reshape(-1) for w in weights.values()])
 
@@ -172,13 +195,15 @@ def _vector(weights: Weights) -> Any:
 def _file(kind: Format, found: SignedStudy, it: Trained, released: Released) -> bytes:
     spec = it.spec
     about = {
-        "study": found.digest, "run": released.run, "analysis": it.analysis.name, "kind": spec.model.kind, "task": spec.task,
-        "weights_sha256": digest(_vector(it.weights)), "licence": found.study.outputs.licence,
+        "study": found.digest, "run": released.run, "analysis": it.analysis.name, "kind": it.model.kind, "task": spec.task,
+        "weights_sha256": it.digest, "licence": found.study.outputs.licence,
         "status": "released" if released.number else "rehearsal, not released",
         "outcome": spec.response, "classes": "\n".join(class_names(spec)),
     }  # fmt: skip
     if kind == "safetensors":
         return safetensors.dump(it.weights, about)
+    if "lora" in it.model.more:
+        raise ModelNotExported("adapters alone predict nothing", help="Name the file of their base with --base.")
     if spec.model.kind not in onnx_graph.NETWORKS:
         raise ModelNotExported(
             "a model of the user's own code has no ONNX graph, since only its code knows what it computes",
@@ -191,7 +216,7 @@ def _file(kind: Format, found: SignedStudy, it: Trained, released: Released) -> 
         )
     columns = columns_of(spec, {str(v): (c, s) for v, c, s in it.result.tables["scaling"].rows})
     try:
-        return onnx_graph.onnx_of(spec.model, it.weights, columns, about | {"variables": "\n".join(columns.variables)})
+        return onnx_graph.onnx_of(it.model, it.weights, columns, about | {"variables": "\n".join(columns.variables)})
     except ImportError:
         raise ModelNotExported("ONNX files need the library onnx", help="pip install 'fivefold[onnx]'") from None
 

@@ -34,8 +34,8 @@ KINDS: dict[str, tuple[str, tuple[Task, ...]]] = {
 }
 """Kind in the study file → module with a `build(spec) -> Model`, and the tasks that it can do."""
 MORE: dict[str, tuple[str, ...]] = {
-    "torch_mlp": ("precision",),
-    "torch_cnn": ("precision", "image", "channels"),
+    "torch_mlp": ("precision", "lora"),
+    "torch_cnn": ("precision", "image", "channels", "lora"),
     "code": ("source", "digest", "shapes", "head", "seconds", "megabytes"),
 }
 """Kind → the keys that only it reads; its module has `options(kind, given, features)`, which checks them."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from fivefold.errors import StudyInvalid
 from fivefold.models.linear import mean
-from fivefold.models.model import Floats, ModelSpec, Weights
+from fivefold.models.model import HIDDEN, Floats, Model, ModelSpec, Weights
 
 BLOCK = 32
 """Rows whose gradients are taken in one call. Always so many (the last block is filled up), so that the same kernels run."""
@@ -26,13 +26,23 @@ Scores = Callable[[Mapping[str, Any], Any], Any]
 
 
 def options(kind: str, given: Mapping[str, Any], features: int) -> dict[str, Any]:
-    """What the study says of a network beyond widths: `precision`, and of `torch_cnn` `image` (channels, height, width) and
-    `channels` of each convolution. Raises `ValueError` with a sentence."""
+    """What the study says of a network beyond widths: `precision`, `lora` (see there), and of `torch_cnn` `image` (channels,
+    height, width) and `channels` of each convolution. Raises `ValueError` with a sentence."""
     precision = given.get("precision", "single")
     if precision not in ("single", "double"):
         raise ValueError(f"`precision` is {precision!r}; write `precision: single` or `precision: double`")
-    if kind == "torch_mlp":
-        return {"precision": precision}
+    own: dict[str, Any] = {"precision": precision}
+    if kind == "torch_cnn":
+        own |= _image(given, features)
+    if "lora" in given:
+        from fivefold.models import lora
+
+        hidden = tuple(given.get("hidden", HIDDEN.get(kind, ())))
+        own["lora"] = lora.options(given["lora"], Torch(ModelSpec(kind, "binary", features, 1, hidden=hidden, more=own)).shapes)
+    return own
+
+
+def _image(given: Mapping[str, Any], features: int) -> dict[str, Any]:
     image: Any = given.get("image")
     channels: Any = given.get("channels", (8, 16))
     if not _widths(image, 3) or math.prod(image) != features:
@@ -43,7 +53,7 @@ def options(kind: str, given: Mapping[str, Any], features: int) -> dict[str, Any
         raise ValueError(f"`channels` is {channels!r}; write `channels: [8, 16]`: those of each convolution, four at most")
     if min(image[1:]) < 2 ** len(channels):
         raise ValueError(f"an image of {image[1]} × {image[2]} cannot be halved {len(channels)} times; write fewer `channels`")
-    return {"precision": precision, "image": tuple(image), "channels": tuple(channels)}
+    return {"image": tuple(image), "channels": tuple(channels)}
 
 
 def _widths(value: Any, count: int) -> bool:
@@ -51,8 +61,13 @@ def _widths(value: Any, count: int) -> bool:
     return whole and all(type(v) is int and 1 <= v <= 4096 for v in value)
 
 
-def build(spec: ModelSpec) -> Torch:
-    return Torch(spec)
+def build(spec: ModelSpec) -> Model:
+    """The network, or its adapters alone where the study names a base."""
+    if "lora" not in spec.more:
+        return Torch(spec)
+    from fivefold.models.lora import Lora
+
+    return Lora(spec)
 
 
 @dataclass(frozen=True)

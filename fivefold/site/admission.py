@@ -11,6 +11,7 @@ from fivefold.auth.keys import public_of
 from fivefold.errors import ProtocolViolation, TooFewSites
 from fivefold.governance.approvals import Approval
 from fivefold.governance.policy import Policy, decide
+from fivefold.models.lora import bring
 from fivefold.plugins import method
 from fivefold.protocol.messages import Roster
 from fivefold.replay.cursor import Asked, setting_of
@@ -20,6 +21,7 @@ from fivefold.site.envelope_book import book, room
 from fivefold.site.folder import SiteFolder
 from fivefold.study.definition import Study
 from fivefold.study.digest import SignedStudy
+from fivefold.study.model_code import bases
 
 
 def admitted(
@@ -27,7 +29,8 @@ def admitted(
 ) -> tuple[Policy, Approval, Roster, Plan]:
     """Policy, approval, keys, plan and methods, before a row is read. `key`: the node's private key.
 
-    Raises `Refused` (which rule stands in `rule`), `ProtocolViolation` where the study names another key for this site.
+    Raises `Refused` (which rule stands in `rule`), `ProtocolViolation` where the study names another key for this site,
+    `SourceNotFound` where a base model is not here.
     """
     study = found.study
     policy = folder.policy(when)
@@ -46,6 +49,8 @@ def admitted(
         about = method(analysis.method)
         if about.admit is not None:
             about.admit(about.parse(analysis, setting_of(study)), frozenset(policy.steps))
+    if wanted := bases(plan.analyses or study.analyses):
+        bring(folder.path / "models", wanted)
     return policy, approval, roster, plan
 
 

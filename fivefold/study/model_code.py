@@ -1,9 +1,12 @@
-"""A user's own model code in a study: read from its file with the study, so that signature and approval cover every line.
+"""What a study's models bring along: a user's own code, read from its file with the study, so that signature and approval cover
+every line; and the base of a model with adapters, whose file stays beside the study and is named by its digest.
 
     options:
       model: {kind: code, file: network.py, shapes: {...}}
 
-In the study, `source` and `digest` (SHA-256, hex) stand in the place of `file`.
+In the study, `source` and `digest` (SHA-256, hex) stand in the place of `file`; a base's digest stands in its name's place:
+
+      model: {kind: torch_mlp, lora: {base: base.safetensors}}
 """
 
 from __future__ import annotations
@@ -34,6 +37,13 @@ def codes(analyses: Iterable[Analysis]) -> dict[str, str]:
     return dict(found for found in map(code_of, analyses) if found is not None)
 
 
+def bases(analyses: Iterable[Analysis]) -> tuple[str, ...]:
+    """The digests of the base models that these analyses put adapters on, each once."""
+    models = [a.options.get("model") for a in analyses]
+    found = [m["lora"] for m in models if isinstance(m, Mapping) and isinstance(m.get("lora"), Mapping)]
+    return tuple(dict.fromkeys(str(one.get("base", "")) for one in found))
+
+
 def with_sources(data: Any, folder: Path) -> tuple[Any, list[Fault]]:
     """A study file's data with the text of each `file` in its place, and what is wrong with these files."""
     found: list[Fault] = []
@@ -50,7 +60,22 @@ def with_sources(data: Any, folder: Path) -> tuple[Any, list[Fault]]:
                 found.append(Fault(("analyses", i, "options", "model"), "both 'file' and 'source' are given", "Take one out."))
             model.setdefault("source", source)
             model.setdefault("digest", hashlib.sha256(source.encode()).hexdigest())
+        adapters = model.get("lora") if isinstance(model, dict) else None
+        if isinstance(adapters, dict) and str(adapters.get("base", "")).endswith(".safetensors"):
+            digest, wrong = _digest(folder, adapters["base"])
+            if wrong:
+                found.append(Fault(("analyses", i, "options", "model"), wrong, "Write its path as seen from the study file."))
+            adapters["base"] = digest
     return data, found
+
+
+def _digest(folder: Path, name: Any) -> tuple[str, str]:
+    """The SHA-256 of a file beside the study, and what is wrong with it."""
+    try:
+        with (folder / str(name)).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest(), ""
+    except OSError:
+        return "", f"the base model {str(name)!r} cannot be read"
 
 
 def _read(folder: Path, name: Any) -> tuple[str, str]:
