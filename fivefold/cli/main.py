@@ -27,6 +27,7 @@ NOUNS = {
     "study": "Write, check, freeze and sign a study file.",
     "keys": "Make and show the keys that sign.",
     "site": "The side with the rows: policy, approval, rehearsal.",
+    "policy": "What a site's policy will say to a study, decision by decision.",
     "doctor": "Check a site before the day: each fault with its next step.",
     "coordinator": "The side without rows, as a machine of its own.",
     "run": "Run a study's analyses over its sites.",

@@ -12,6 +12,8 @@ import typer
 from fivefold.cli.site_budget import budget
 from fivefold.cli.site_life import close, counter, life, refuse, review
 from fivefold.cli.site_page import print_report, print_study
+from fivefold.cli.site_people import app as people_commands
+from fivefold.cli.site_people import verdict
 from fivefold.cli.site_start import app as site_app
 from fivefold.cli.site_start import connection, start
 from fivefold.cli.site_withdraw import notice, withdraw
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 app = typer.Typer(help="The side with the rows: policy, approvals, keys, data.", no_args_is_help=True, add_completion=False)
 key_commands = typer.Typer(help="Replace or revoke keys, by signed statements.", no_args_is_help=True)
 app.add_typer(key_commands, name="keys")
+app.add_typer(people_commands, name="people")
+app.command()(verdict)
 app.command()(budget)
 app.command()(start)
 app.command()(connection)
@@ -147,7 +151,9 @@ def show(
     """Show policy, keys, approvals and snapshots; with a study, what the policy says to it and why."""
     from fivefold.errors import FivefoldError
     from fivefold.governance.approvals import approvals, check_approval
+    from fivefold.governance.five_safes import SAFES, first_objection, judge
     from fivefold.governance.policy import decide
+    from fivefold.study.digest import digest as digest_of
 
     here = _opened(site)
     custody = here.custody()
@@ -173,6 +179,12 @@ def show(
             *(decide(policy, it, analysis=a, today=now.date()) for a in it.analyses),
         ]
         decision = next((d for d in decisions if not d.permit), decisions[0])
+        safes = judge(here.path, custody, it, digest_of(it), now.date())
+        if decision.permit:
+            decision = first_objection(safes) or decision
+        for safe, said_of in safes.items():
+            for one in said_of:
+                typer.echo(f"  {'✓' if one.permit else '✗'} {SAFES[safe].lower()}: {one.sentence} (rule {one.rule})")
         verdict = "permits" if decision.permit else "refuses"
         typer.echo(
             f"policy {verdict} this study: rule {decision.rule}, line {decision.line or '- (default)'}: {decision.sentence}"
@@ -298,6 +310,7 @@ def rotate(
     from fivefold.cli.keys import open_key
     from fivefold.governance import custody
     from fivefold.governance.approvals import statements_of
+    from fivefold.governance.register import entries_of
     from fivefold.site.folder import rotate_node_key
 
     here = _opened(site)
@@ -312,7 +325,8 @@ def rotate(
     fresh, last = open_key(new), until.date() if until else date.today() + timedelta(days=730)
     was, becomes = public_of(old).hex(), public_of(fresh).hex()
     with here.act("custodian key rotation", old=was, new=becomes):
-        custody.rotate_custodian(here.path, old, fresh, until=last, keeps=statements_of(here.path, was))
+        keeps = (*statements_of(here.path, was), *entries_of(here.path, was))
+        custody.rotate_custodian(here.path, old, fresh, until=last, keeps=keeps)
     typer.echo(f"new public key  {becomes}, valid until {last}")
     typer.echo("Approvals in force stay so. Write the new key under `custodians:` in the next version of site.yaml.")
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import fivefold
 from fivefold.auth.keys import public_from_hex, public_of
 from fivefold.errors import FivefoldError, NotApproved, StatementInvalid
+from fivefold.governance import five_safes
 from fivefold.governance.custody import Custody, custody_of
 from fivefold.governance.life import State, What, after
 from fivefold.governance.method_code import changed_files, files_of_study
@@ -150,6 +151,9 @@ def approve(
                 f"{name} cannot check outputs: the key is the lead's or a node's", rule="operator_cannot_check",
                 help="Name another person, with a key of their own.",
             )  # fmt: skip
+    five_safes.enforce(
+        five_safes.judge(folder, custody, study, study_digest, now.astimezone(UTC).date(), custodian=key, checkers=checkers)
+    )
     facts = {
         "site": policy.site,
         "asset": policy.asset,
@@ -236,7 +240,7 @@ def check_approval(
     `approval_policy_changed`, `approval_dictionary_changed`, `approval_code_changed`, `custodian_key_unlisted`,
     `custodian_key_revoked`,
     `custodian_key_replaced`, `custodian_key_expired`, `node_key_cannot_approve`, `node_key_revoked`; `PolicyRefuses` where
-    the policy is not signed.
+    the policy is not signed, or, with `study`, where one of the Five Safes objects.
     """
     today = when.astimezone(UTC).date()
     custody = custody or custody_of(folder, today)
@@ -256,6 +260,9 @@ def check_approval(
     objection = _objection(approval, study_digest, today, study, custody)
     if objection is not None:
         raise NotApproved(objection[1], rule=objection[0])
+    if study is not None:  # a training that lapsed or a review that was taken back stops at once, too
+        key, checkers = approval.key, approval.checkers
+        five_safes.enforce(five_safes.judge(folder, custody, study, study_digest, today, custodian=key, checkers=checkers))
     return approval
 
 

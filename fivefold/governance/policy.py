@@ -7,18 +7,30 @@ names the rule that made it and the line where it stands. A file that does not p
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from fivefold.auth.keys import fingerprint
 from fivefold.errors import PolicyRefuses
+from fivefold.governance.policy_keys import (
+    Budget,
+    Choice,
+    Custodian,
+    Data,
+    Frozen,
+    Key,
+    Name,
+    Peer,
+    People,
+    Projects,
+    Settings,
+)
 from fivefold.privacy.secagg.thresholds import default_threshold
 from fivefold.protocol.questions import Gather, Relay, Sum
 from fivefold.study.definition import Analysis, Study
@@ -26,78 +38,10 @@ from fivefold.study.lines import parse, raw, validated
 from fivefold.study.model_code import codes
 
 FILE = "site.yaml"
-Choice = Literal["permitted", "refused"]
+__all__ = ["FILE", "STUDY_RULES", "Choice", "Custodian", "Decision", "Policy", "decide", "expiry", "needed", "recognised"]
 
 
-def _words(text: str) -> str:
-    """Names are shown in terminals and logs: no control characters there."""
-    if not text.isprintable():
-        raise ValueError("write printable characters only")
-    return text
-
-
-Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), AfterValidator(_words)]
-
-
-def _key(text: str) -> str:
-    key = text.strip().lower()
-    if not re.fullmatch("[0-9a-f]{64}", key):
-        raise ValueError("a public key is written as 64 hex digits; `fivefold keys show FILE` prints it")
-    return key
-
-
-def _print(text: str) -> str:
-    digits = re.sub("[ :-]", "", text).lower()
-    if re.fullmatch("[0-9a-f]{64}", digits):
-        return fingerprint(bytes.fromhex(digits))
-    if not re.fullmatch("[0-9a-f]{32}", digits):
-        raise ValueError("a fingerprint is eight groups of four hex digits; the other site reads it out to you")
-    return " ".join(digits[i : i + 4] for i in range(0, 32, 4))
-
-
-Key = Annotated[str, AfterValidator(_key)]
-Fingerprint = Annotated[str, AfterValidator(_print)]
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
-
-
-class Custodian(_Frozen):
-    """A person who answers for the rows. `key` is the public half (Ed25519, 64 hex digits) of the custodian's own key."""
-
-    name: Name
-    key: Key
-    since: date = Field(alias="from")
-    until: date
-
-    def holds(self, day: date) -> bool:
-        return self.since <= day <= self.until
-
-
-class Peer(_Frozen):
-    """A site that this site recognises: only such a one counts toward any minimum.
-
-    `fingerprint` of the key of its node was compared out of band, by telephone say; a whole public key is taken as well.
-    """
-
-    site: Name
-    fingerprint: Fingerprint
-
-
-class Budget(_Frozen):
-    """The cap of the data asset's privacy budget: all noisy answers of all studies together stay (`epsilon`, `delta`)-private.
-
-    `ledger`: the ledger's file, where nodes on one machine share an asset (relative to the site's folder); left out, it lies in
-    state/budget.
-    """
-
-    epsilon: float = Field(gt=0)
-    delta: float = Field(gt=0, lt=1)
-    ledger: Name | None = None
-
-
-class Policy(_Frozen):
+class Policy(Frozen):
     """What a site permits. `lines` says where each key stands in the file, `digest` (SHA-256, hex) binds approvals to the
     text."""
 
@@ -143,6 +87,10 @@ class Policy(_Frozen):
     """No person may carry more than this share of a weighted sum."""
     opt_outs: Name | None = None
     """A file with one person identifier a line; these persons are removed before anything else."""
+    people: People | None = None
+    projects: Projects | None = None
+    settings: Settings | None = None
+    data: Data | None = None
 
     _lines: Mapping[str, int] = PrivateAttr(default_factory=dict)
     _digest: str = PrivateAttr(default="")
@@ -158,8 +106,9 @@ class Policy(_Frozen):
         return self
 
     def line(self, key: str) -> int:
-        """The line of a key in site.yaml; where it is not written, its default holds, and line 0 says so."""
-        return self._lines.get(key, 0)
+        """The line of a key in site.yaml (`people.training`: of a key within a key, or else of the outer one); where it is not
+        written, its default holds, and line 0 says so."""
+        return self._lines.get(key) or self._lines.get(key.partition(".")[0], 0)
 
     @property
     def digest(self) -> str:
@@ -181,19 +130,22 @@ def _parsed(text: bytes, name: str) -> Policy:
     """The same bytes are the same policy: a node asks before every answer."""
     document = parse(text, name, invalid=PolicyRefuses)
     policy = validated(Policy, document, invalid=PolicyRefuses, example="Write one with `fivefold site init`.")
-    policy._lines = {str(where[0]): line for where, line in document.lines.items() if len(where) == 1}
+    named = {where: line for where, line in document.lines.items() if where and all(isinstance(w, str) for w in where)}
+    policy._lines = {".".join(map(str, where)): line for where, line in named.items()}
     policy._digest = hashlib.sha256(text).hexdigest()
     return policy
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Permit or deny, with the rule of site.yaml that made it, its line (0: the default, not written out) and one sentence."""
+    """Permit or deny, with the rule of site.yaml that made it, its line (0: the default, not written out) and one sentence.
+    `evidence`: what it rests on, for the site's own eyes and its evidence page."""
 
     permit: bool
     rule: str
     line: int
     sentence: str
+    evidence: str = ""
 
     def enforce(self) -> Decision:
         """This decision where it permits. Raises `PolicyRefuses` that names the rule."""
@@ -344,13 +296,13 @@ def decide(
     if round > policy.max_rounds:
         return _deny(policy, "max_rounds", f"round {round} lies beyond the {policy.max_rounds} that this site answers")
     for one in question if isinstance(question, tuple) else () if question is None else (question,):
-        decision = _decide_question(policy, one)
+        decision = decide_question(policy, one)
         if not decision.permit:
             return decision
     return Decision(True, "methods", policy.line("methods"), "this site permits the study's methods, and no rule objects")
 
 
-def _decide_question(policy: Policy, question: Sum | Gather | Relay) -> Decision:
+def decide_question(policy: Policy, question: Sum | Gather | Relay) -> Decision:
     step = question.step
     if not isinstance(question, Sum) or step.leaves != "sum":
         if step.identity in policy.steps:

@@ -9,8 +9,10 @@ from datetime import datetime
 
 from fivefold.auth.keys import public_of
 from fivefold.errors import ProtocolViolation, TooFewSites
+from fivefold.governance import five_safes
 from fivefold.governance.approvals import Approval
 from fivefold.governance.policy import Policy, decide
+from fivefold.governance.safe_settings import LOCAL, Surroundings, judge
 from fivefold.models.lora import bring
 from fivefold.plugins import method
 from fivefold.protocol.messages import Roster
@@ -25,9 +27,15 @@ from fivefold.study.model_code import bases
 
 
 def admitted(
-    folder: SiteFolder, found: SignedStudy, key: bytes, variations: Sequence[bytes], when: datetime
+    folder: SiteFolder,
+    found: SignedStudy,
+    key: bytes,
+    variations: Sequence[bytes],
+    when: datetime,
+    around: Surroundings | None = LOCAL,
 ) -> tuple[Policy, Approval, Roster, Plan]:
-    """Policy, approval, keys, plan and methods, before a row is read. `key`: the node's private key.
+    """Policy, approval, keys, plan and methods, before a row is read. `key`: the node's private key; `around`: what the engine
+    says of itself, None where none is known yet. Approval and the other Safes are judged together (`check_approval`).
 
     Raises `Refused` (which rule stands in `rule`), `ProtocolViolation` where the study names another key for this site,
     `SourceNotFound` where a base model is not here.
@@ -36,6 +44,7 @@ def admitted(
     policy = folder.policy(when)
     approval = folder.approval(found.digest, when, study=study)
     decide(policy, study, today=when.date()).enforce()
+    five_safes.enforce({"settings": judge(policy, study, around)})
     if policy.minimum_sites > len(study.sites):
         raise TooFewSites("the study has fewer sites than this site needs", rule="minimum_sites")
     roster = roster_of(study)

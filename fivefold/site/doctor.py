@@ -157,7 +157,7 @@ def _study(site: SiteFolder, found: SignedStudy | Study, when: datetime) -> Iter
         then = "Check again with the signed study: keys and approval belong to it."
         yield Check("study", "warning", "the policy permits it, but it is not signed yet", then)
         return
-    approval = admitted(site, found, site.node_key(), (), when)[1]
+    approval = admitted(site, found, site.node_key(), (), when, None)[1]
     until = min(date.fromisoformat(str(approval.expires)), date.fromisoformat(str(found.study.agreements.expires)))
     yield dated("study", until, when.astimezone(UTC).date(), "approved, and permitted by the policy,", "Approve it anew.")
 

@@ -255,6 +255,10 @@ def policy_values(name: str, custodian: str, key: str, today: date) -> dict[str,
         "degrees_of_freedom": 10,
         "dominance": 0.5,
         "opt_outs": "opt-outs.txt",
+        "people": None,
+        "projects": None,
+        "settings": None,
+        "data": None,
     }
 
 
@@ -282,6 +286,10 @@ COMMENTS = {
     "degrees_of_freedom": "Persons in all, less the parameters of a fit, must be at least this.",
     "dominance": "No person may carry more than this share of a weighted sum.",
     "opt_outs": "One identifier a line; these persons are removed before anything else.",
+    "people": "Safe people: {required: [lead, checker], training: [{course: c, roles: [checker]}], terms: v1}. null: none.",
+    "projects": "Safe projects: {reviewers: 2, organisations: 2, public_benefit: true, data_sharing: FILE}. null: none.",
+    "settings": "Safe settings: {engines: [flower], encryption: true, no_network: true, releases, code}. null: none.",
+    "data": "Safe data: {unreadable: 5, missing: 20, deidentification: {file: FILE, sha256: …}}. null: none.",
 }
 
 

@@ -25,6 +25,7 @@ from fivefold.errors import (
 )
 from fivefold.governance.approvals import raw_approval
 from fivefold.governance.policy import needed, recognised
+from fivefold.governance.safe_settings import LOCAL, Surroundings
 from fivefold.governance.withdrawals import keep_notice, own_notice, read_notice, refuse_withdrawn
 from fivefold.privacy.fixed_point import ring_for
 from fivefold.protocol import messages as m
@@ -85,9 +86,12 @@ class Session:
 class Node:
     """The site's process. `folder` is all it has: policy, keys, approvals, rows."""
 
-    def __init__(self, folder: SiteFolder, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    def __init__(
+        self, folder: SiteFolder, *, now: Callable[[], datetime] = lambda: datetime.now(UTC), around: Surroundings = LOCAL
+    ) -> None:
         self.folder = folder
         self.now = now
+        self.around = around
         self.me = folder.policy(now()).site
         self._key = folder.node_key()
         self._sessions: dict[str, Session] = {}
@@ -213,7 +217,7 @@ class Node:
         study, when, run = found.study, self.now(), asked.place.run
         if found.digest != asked.place.study:
             raise MessageMalformed("the study sent is not the one that the message names", rule="study_digest")
-        policy, approval, roster, plan = admitted(self.folder, found, self._key, opening.variations, when)
+        policy, approval, roster, plan = admitted(self.folder, found, self._key, opening.variations, when, self.around)
         prepared = prepare(self.folder, study, found.digest, when=when)
         if run in self._sessions:
             if self._sessions[run].plan != plan:

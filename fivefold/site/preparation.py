@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fivefold.errors import DifferencingRefused, SnapshotProblem, TooFewPersons
+from fivefold.governance import five_safes, safe_data
 from fivefold.governance.approvals import dictionary_digest
 from fivefold.governance.policy import decide
 from fivefold.site import snapshot
@@ -61,10 +62,13 @@ def prepare(
     decide(policy, study, today=when.astimezone(UTC).date()).enforce()
     path = snapshot_path(site, study_digest)
     if path.exists() and not again:
-        return open_prepared(site, study, study_digest)
+        frozen = open_prepared(site, study, study_digest)
+        five_safes.enforce({"data": safe_data.judge(policy, study, folder=site.path, report=frozen.report)})
+        return frozen
 
     mapping, secret = site.mapping(), site.secret()
     found = inspect(site, study, when)
+    five_safes.enforce({"data": safe_data.judge(policy, study, folder=site.path, report=found.report.value())})
     minimum = max(policy.minimum_persons, study.privacy.minimum_persons)
     if found.report.persons < policy.minimum_persons:
         raise TooFewPersons("this site's cohort has fewer persons than its policy's minimum", rule="minimum_persons")

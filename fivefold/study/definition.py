@@ -125,11 +125,14 @@ class Stragglers:
 
 @dataclass(frozen=True)
 class Agreements:
-    """Under which agreements: `expires` is an ISO date after which no site answers."""
+    """Under which agreements: `expires` is an ISO date after which no site answers. `data_sharing` is the SHA-256 (hex) of the
+    data-sharing agreement, whose file lies at the sites."""
 
     ethics: str
     purpose: str
     expires: str
+    public_benefit: str = ""
+    data_sharing: str = ""
 
 
 @dataclass(frozen=True)

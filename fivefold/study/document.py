@@ -107,6 +107,8 @@ def document(study: Study) -> dict[str, Any]:
     out: dict[str, Any] = {f.name: getattr(study, f.name) for f in dataclasses.fields(study)}
     for part in ("lead", "cohort", "envelope", "privacy", "outputs", "agreements"):
         out[part] = dataclasses.asdict(out[part])
+    # What came later than the format is left out where it says nothing, so that an older study keeps its digest.
+    out["agreements"] = {k: v for k, v in out["agreements"].items() if v or k in ("ethics", "purpose", "expires")}
     out["format"] = FORMAT
     if study.stragglers == Stragglers():
         del out["stragglers"]  # a study that waits keeps the digest that it had before it could say so

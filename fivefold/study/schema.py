@@ -185,6 +185,10 @@ class AgreementsFile(Border):
     expires: Annotated[str, StringConstraints(pattern=r"^\d{4}-\d{2}-\d{2}$")] = Field(
         description="After this day no site answers.", json_schema_extra={"format": "date"}
     )
+    public_benefit: MaybeText = Field("", description="Who gains from it, in one sentence; some sites ask for it.")
+    data_sharing: Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{64})?$")] = Field(
+        "", description="SHA-256 of the data-sharing agreement's file (64 hex digits); some sites compare it with theirs."
+    )
 
 
 class StudyFile(Border):

@@ -27,6 +27,7 @@ from fivefold.coordinator.session import run
 from fivefold.engines.flare.job import DEADLINE_SECONDS, STUDY_FILE, TASK, site_folder
 from fivefold.engines.flare.relay import ADDRESS, connected, serve
 from fivefold.errors import FivefoldError
+from fivefold.governance.safe_settings import SURROUNDINGS
 from fivefold.site.folder import opened
 from fivefold.site.node import Node
 from fivefold.study.digest import load_signed
@@ -127,7 +128,8 @@ class SiteExecutor(Executor):  # type: ignore[misc]
             return make_reply(ReturnCode.TASK_UNKNOWN)
         if self._node is None:
             try:
-                self._node = Node(opened(site_folder(fl_ctx.get_identity_name(), os.environ)))
+                place = site_folder(fl_ctx.get_identity_name(), os.environ)
+                self._node = Node(opened(place), around=SURROUNDINGS["flare"])
             except FivefoldError as error:
                 self.log_error(fl_ctx, f"{error.message}. {error.hint}")
                 return make_reply(ReturnCode.EXECUTION_EXCEPTION)

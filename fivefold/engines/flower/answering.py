@@ -17,6 +17,7 @@ from fivefold.engines.flower.foreign_app import APPS
 from fivefold.engines.flower.frames import read_frame, write_frame
 from fivefold.engines.flower.superlink import environment
 from fivefold.errors import EngineProblem, FivefoldError, ProtocolViolation
+from fivefold.governance.safe_settings import SURROUNDINGS
 from fivefold.protocol.encoding import decode, encode
 from fivefold.site.folder import SiteFolder, opened
 from fivefold.site.node import Node
@@ -79,7 +80,7 @@ class Answering:
 
 def serve(folder: SiteFolder, source: IO[bytes], sink: IO[bytes]) -> None:
     """The child's life: question after question until the pipe ends."""
-    node = Node(folder)
+    node = Node(folder, around=SURROUNDINGS["flower"])
     while (frame := read_frame(source)) is not None:
         asked = decode(frame)
         if asked["do"] == "foreign":

@@ -17,6 +17,7 @@ from typing import Any
 from fivefold.errors import EngineUnfit, FivefoldError, NotApproved, PolicyRefuses
 from fivefold.governance.approvals import Approval
 from fivefold.governance.policy import Policy
+from fivefold.governance.safe_settings import SURROUNDINGS
 from fivefold.governance.withdrawals import refuse_withdrawn
 from fivefold.plugins import method
 from fivefold.privacy.fixed_point import ring_for, width
@@ -89,7 +90,7 @@ def answer(signed: bytes, folder: Path, history: bytes, now: datetime) -> bytes:
 def _answer(signed: bytes, site: SiteFolder, history: bytes, now: datetime, log: AuditLog) -> bytes:
     found = load_signed(signed)
     study = found.study
-    policy, approval, roster, plan = admitted(site, found, site.node_key(), (), now)
+    policy, approval, roster, plan = admitted(site, found, site.node_key(), (), now, SURROUNDINGS["substra"])
     carried(study)
     shown(policy, approval)
     refuse_withdrawn(site.state, found.digest, roster, roster.names)
