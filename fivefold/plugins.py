@@ -22,6 +22,7 @@ METHODS = {
     "fedavg": "fivefold.algorithms.fedavg",
     "fedprox": "fivefold.algorithms.fedprox",
     "fedopt": "fivefold.algorithms.fedopt",
+    "fedbuff": "fivefold.algorithms.fedbuff",
     "scaffold": "fivefold.algorithms.scaffold",
     "personalised": "fivefold.algorithms.personalised",
     "cyclic": "fivefold.algorithms.cyclic",

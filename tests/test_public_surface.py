@@ -15,7 +15,19 @@ from fivefold.protocol import questions, results
 
 PACKAGE = Path(fivefold.__file__).parent
 
-QUESTIONS = {"Aggregate", "Field", "Gather", "Noise", "Relay", "SiteStep", "Snapshot", "Sum", "read_only", "site_step"}
+QUESTIONS = {
+    "Aggregate",
+    "Buffer",
+    "Field",
+    "Gather",
+    "Noise",
+    "Relay",
+    "SiteStep",
+    "Snapshot",
+    "Sum",
+    "read_only",
+    "site_step",
+}
 RESULTS = {"Figure", "Result", "ResultTable", "plain"}
 METHOD = {"Cost", "Method", "Setting"}
 
@@ -38,7 +50,8 @@ def test_what_a_method_is_written_with(module: object, names: set[str]) -> None:
 
 def test_built_in_methods() -> None:
     assert set(plugins.METHODS) == {
-        "statistics", "glm", "cox", "kaplan_meier", "fedavg", "fedprox", "fedopt", "scaffold", "personalised", "cyclic",
+        "statistics", "glm", "cox", "kaplan_meier", "fedavg", "fedprox", "fedopt", "fedbuff", "scaffold", "personalised",
+        "cyclic",
     }  # fmt: skip
     for name in plugins.METHODS:
         found = plugins.method(name)

@@ -248,13 +248,16 @@ class Watch:
     """Whether the driver has asked to stop."""
     _missed: dict[str, list[int]] = field(default_factory=dict)
 
-    def saw(self, *totals: Aggregate) -> tuple[str, ...]:
-        """Note a round and its aggregates (one for each sum); returns its survivors in the study's order."""
+    def saw(self, *totals: Aggregate, some: bool = False) -> tuple[str, ...]:
+        """Note a round and its aggregates (one for each sum); returns its survivors in the study's order. `some`: a buffer, in
+        which not all sites are wanted, so that nobody dropped."""
         self.rounds += 1
         self.numbers += sum(np.asarray(value).size for total in totals for value in total.values())
-        for site in totals[0].dropped:
+        for site in () if some else totals[0].dropped:
             self._missed.setdefault(site, []).append(self.rounds)
-        self.last, self.stop = ordered(totals[0].sites, self.setting), self.stop or totals[0].stop_requested
+        self.stop = self.stop or totals[0].stop_requested
+        if not some:
+            self.last = ordered(totals[0].sites, self.setting)
         return self.last
 
     @property

@@ -82,6 +82,8 @@ class Strategy:
     """The question that evaluates, where it is not `training.evaluate`."""
     both: Callable[[Frame, State, int], Sum] | None = None
     """One question that evaluates and then updates, where a site does both with what it keeps to itself."""
+    buffered: bool = False
+    """Whether an update is asked as a buffer: alone, and of some sites only."""
 
 
 Training = Generator[Any, Any, Result]
@@ -98,7 +100,7 @@ def train(spec: TrainingSpec, strategy: Strategy, resume: Snapshot | None = None
         done, history, best = 0, (), np.zeros(0)
     else:
         frame, state, done, history, best, watch = restored(spec, resume)
-    together = spec.width <= TOGETHER and not spec.private_unit
+    together = spec.width <= TOGETHER and not spec.private_unit and not strategy.buffered
     while not watch.stop:
         over = done == spec.rounds or exhausted(spec, history)
         due = bool(spec.evaluate_every) and (done % spec.evaluate_every == 0 or over)
@@ -111,7 +113,7 @@ def train(spec: TrainingSpec, strategy: Strategy, resume: Snapshot | None = None
         if judge and update and strategy.both:
             judge = update = [strategy.both(frame, state, done + 1)]
         answers = yield ((*update, *judge) if judge is not update else (*update,))
-        watch.saw(*answers)
+        watch.saw(*answers, some=strategy.buffered and bool(update))
         if judge:
             history, best = remembered(history, best, measured(spec, answers[-1], done), state["weights"])
         if update and not exhausted(spec, history):

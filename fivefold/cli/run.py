@@ -177,9 +177,11 @@ def _engine(name: Engines, found: SignedStudy, sites: Path, flare_python: Path |
         return
     from fivefold.engines.concurrent import ConcurrentEngine
     from fivefold.engines.local import LocalEngine, local_nodes
+    from fivefold.replay.buffered import buffers_of
 
     nodes = local_nodes(sites, tuple(s.name for s in found.study.sites))
-    with closing(LocalEngine(nodes) if found.study.stragglers.policy == "wait" else ConcurrentEngine(nodes)) as local:
+    in_turn = found.study.stragglers.policy == "wait" and not buffers_of(found.study, ())
+    with closing(LocalEngine(nodes) if in_turn else ConcurrentEngine(nodes)) as local:
         yield local
 
 

@@ -19,7 +19,16 @@ NOT_OPEN = "run"
 """The rule by which a node says that it restarted, and does not have this run open."""
 WITHDREW = frozenset({"approval_withdrawn", "peer_withdrew"})
 """Rules by which a site says that it, or another, withdrew: the round is asked anew without it, and the others judge that."""
-HARMLESS = WITHDREW | {NOT_OPEN, "attempt_over", "second_key_list", "secrets_lost", "replayed_round", "out_of_order", "late"}
+HARMLESS = WITHDREW | {
+    NOT_OPEN,
+    "attempt_over",
+    "second_key_list",
+    "secrets_lost",
+    "replayed_round",
+    "out_of_order",
+    "late",
+    "nothing_computed",
+}
 """Rules that say that site and coordinator are not at the same place, after one of them restarted: the round is asked anew."""
 
 

@@ -18,6 +18,9 @@ from fivefold.protocol.messages import Told
 from fivefold.records.journal import Journal, read
 from fivefold.replay.cursor import Outcome
 
+Filled = Mapping[str, tuple[int, float]]
+"""Site → version and weight of its update in a buffer."""
+
 
 class History:
     """`attempts`: round → the highest attempt used. `masked`: the record of the opening that was begun last, if no aggregate
@@ -27,6 +30,8 @@ class History:
         self.path, self._key = path, key
         self.attempts: dict[int, int] = {}
         self.masked: bytes = b""
+        self.versions: Mapping[str, int] = {}
+        """Of a buffer that was masked: site → the version of the weights that its update was computed from."""
         self.rounds = 0
         """Aggregates so far."""
         self._last: bytes = b""
@@ -38,7 +43,7 @@ class History:
             number = record["round"]
             self.attempts[number] = max(record["attempt"], self.attempts.get(number, 0))
             if record["event"] == "masked":
-                self.masked = record["record"]
+                self.masked, self.versions = record["record"], record.get("versions", {})
             if record["event"] == "aggregate":
                 self._counted(record["told"])
                 yield record
@@ -47,17 +52,27 @@ class History:
     def note_lost(self, round: int, attempt: int) -> None:
         self._note({"event": "lost", "round": round, "attempt": attempt})
 
-    def note_masked(self, round: int, attempt: int, record: bytes) -> None:
-        self._note({"event": "masked", "round": round, "attempt": attempt, "record": record})
-        self.masked = record
+    def note_masked(self, round: int, attempt: int, record: bytes, versions: Mapping[str, int] | None = None) -> None:
+        buffer = {} if versions is None else {"versions": dict(versions)}
+        self._note({"event": "masked", "round": round, "attempt": attempt, "record": record} | buffer)
+        self.masked, self.versions = record, versions or {}
 
     def note_aggregate(
-        self, round: int, attempt: int, digest: bytes, outcome: Outcome, question: bytes, transcript: bytes
+        self,
+        round: int,
+        attempt: int,
+        digest: bytes,
+        outcome: Outcome,
+        question: bytes,
+        transcript: bytes,
+        buffer: Filled | None = None,
     ) -> None:
-        """`question` and `transcript` are empty where the aggregate is taken on trust."""
+        """`question` and `transcript` are empty where the aggregate is taken on trust. `buffer`: its members, and from which
+        version of the weights each one's update was computed, and what it weighed."""
         totals = encode(tuple(dict(t) for t in outcome.totals))
         told = Told(round, totals, outcome.sites, outcome.dropped, outcome.ended, question, transcript).encode()
-        self._note({"event": "aggregate", "round": round, "attempt": attempt, "question": digest, "told": told})
+        filled = {} if buffer is None else {"buffer": {s: {"version": v, "weight": w} for s, (v, w) in buffer.items()}}
+        self._note({"event": "aggregate", "round": round, "attempt": attempt, "question": digest, "told": told} | filled)
         self._counted(told)
 
     def since(self, known: int) -> tuple[bytes, ...]:
@@ -74,7 +89,7 @@ class History:
             self._journal.close()
 
     def _counted(self, told: bytes) -> None:
-        self.rounds, self._last, self.masked = self.rounds + 1, told, b""
+        self.rounds, self._last, self.masked, self.versions = self.rounds + 1, told, b"", {}
 
     def _note(self, record: Mapping[str, Any]) -> None:
         assert self._journal is not None

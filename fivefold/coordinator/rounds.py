@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 from fivefold.coordinator.aggregation import Total
 from fivefold.coordinator.attendance import Attendance
-from fivefold.coordinator.history import History
+from fivefold.coordinator.buffers import Buffers
+from fivefold.coordinator.history import Filled, History
 from fivefold.coordinator.life import keeper
 from fivefold.coordinator.secure_rounds import SecureRounds
 from fivefold.coordinator.stragglers import Clock, Patience, Patient
@@ -22,6 +23,7 @@ from fivefold.protocol.encoding import decode, digest, encode
 from fivefold.protocol.messages import Open, Task, Told
 from fivefold.records.audit import AuditLog
 from fivefold.records.files import write_file
+from fivefold.replay.buffered import buffers_of
 from fivefold.replay.compare import described
 from fivefold.replay.cursor import Asked, Cursor, Outcome
 from fivefold.replay.plan import OWN, Plan
@@ -79,7 +81,7 @@ def drive(
         asked = _replayed(cursor, record)
         told = Told.decode(record["told"])
         cursor.feed(Outcome(decode(told.totals), told.sites, told.dropped, told.ended))
-        done.append(_round(asked, told.sites, told.dropped))
+        done.append(_round(asked, told.sites, told.dropped if asked.buffer is None else ()))
 
     def withdrawn(site: str, notice: bytes) -> Withdrawal:
         said = read_notice(notice, found.digest, roster, site)
@@ -87,7 +89,7 @@ def drive(
         return said
 
     patience = None
-    if study.stragglers.policy != "wait" and isinstance(engine, Patient):
+    if (study.stragglers.policy != "wait" or buffers_of(study, plan.analyses)) and isinstance(engine, Patient):
         patience = Patience(study.stragglers, thresholds(study).survivors_needed, engine, clock)
     kept = keeper(folder, log, found)
     there, opening = Attendance(engine, roster, log, kept, withdrawn, patience), Open(found.to_bytes(), plan.statements)
@@ -102,19 +104,27 @@ def drive(
         attempts=history.attempts,
         about=there.about,
     )
+    buffers = Buffers(engine, study, there, sums, history, log)
     try:
         while cursor.open is not None:
             asked = cursor.open
             question = encode(described(asked.question))
-            total = _total(asked, question, sums, there, history, opening, log)
+            filled: Filled | None = None
+            if asked.buffer is None:
+                total = _total(asked, question, sums, there, history, opening, log)
+            else:
+                total, filled = buffers.total(asked, question, opening)
             attempt = sums.attempts.get(asked.round, history.attempts.get(asked.round, 1))
             out = outcome(asked, total.vector, roster.names, total.survivors, study.privacy.minimum_persons)
-            log.write("aggregate", round=asked.round, sites=list(out.sites), dropped=list(out.dropped))
+            dropped = out.dropped if filled is None else ()
+            log.write("aggregate", round=asked.round, sites=list(out.sites), dropped=list(dropped))
             proof = (question, total.transcript.encode()) if total.transcript is not None else (b"", b"")
-            history.note_aggregate(asked.round, attempt, hashlib.sha256(question).digest(), out, *proof)
-            there.followed(out.sites, asked.round - 1)
-            done.append(_round(asked, out.sites, out.dropped))
-            tell(Progress(asked.round, asked.analysis.name, _steps(asked)[0], len(out.sites), len(roster.names), attempt))
+            history.note_aggregate(asked.round, attempt, hashlib.sha256(question).digest(), out, *proof, filled)
+            if filled is None:
+                there.followed(out.sites, asked.round - 1)
+            done.append(_round(asked, out.sites, dropped))
+            of = len(roster.names) if asked.buffer is None else asked.buffer.size
+            tell(Progress(asked.round, asked.analysis.name, _steps(asked)[0], len(out.sites), of, attempt))
             cursor.feed(out)
         sums.close(history.rounds + 1)
     finally:

@@ -9,6 +9,7 @@ keys; it is asked for new ones while the others go on, and is back as soon as th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 from fivefold.auth.signatures import opened
 from fivefold.coordinator.aggregation import Collector, KeyRound, Total, recovered
@@ -16,7 +17,7 @@ from fivefold.errors import FivefoldError
 from fivefold.privacy.secagg.ring import Ring
 from fivefold.privacy.secagg.thresholds import Thresholds
 from fivefold.protocol import messages as m
-from fivefold.protocol.messages import Place, Roster
+from fivefold.protocol.messages import Names, Place, Roster
 
 Exchange = Callable[[Mapping[str, bytes]], Iterable[tuple[str, bytes]]]
 """Sends each site its request, which it looks up once, and gives (site, reply) as they come, so that none has to be kept;
@@ -34,6 +35,14 @@ TRIES = 8
 
 def _nothing(wanted: Iterable[str], asking: bool, counts: bool) -> None:
     return
+
+
+@dataclass(frozen=True)
+class Among:
+    """The members of a buffer, in the study's order, and what its sum withstands."""
+
+    members: Names
+    thresholds: Thresholds
 
 
 class SecureRounds:
@@ -87,18 +96,21 @@ class SecureRounds:
         before_unmask: Callable[[bytes], None],
         transcript: bool = False,
         more: bool = True,
+        among: Among | None = None,
     ) -> Total:
         """Ask one question, `task(site)` beside it, and open the sum of the answers.
 
         `question` is its digest. `before_unmask` gets the record for `recover` and returns once it is on disk. `more`: another
-        round may follow. Raises `TooManyDropouts`: call again for a new attempt with fresh keys among all sites.
+        round may follow. `among`: these sites alone, with fresh keys; nothing is prepared for another round. Raises
+        `TooManyDropouts`: call again for a new attempt with fresh keys among all sites.
         """
-        keys = self._keys_of(round)
-        following = KeyRound(self.roster, self.thresholds, keys.place.following()) if more else None
+        thresholds = self.thresholds if among is None else among.thresholds
+        keys = self._keys_of(round, among)
+        following = KeyRound(self.roster, thresholds, keys.place.following()) if more and among is None else None
         collector = Collector(
             keys.instance(question, ring, length),
             keys.list,
-            self.thresholds,
+            thresholds,
             transcript=transcript,
             before_unmask=before_unmask,
             following=following,
@@ -117,10 +129,11 @@ class SecureRounds:
         self._prepared = following
         return collector.total()
 
-    def recover(self, record: bytes) -> Total:
+    def recover(self, record: bytes, among: Among | None = None) -> Total:
         """Open the sum of a `before_unmask` record after a crash. Raises `TooManyDropouts` where too few sites still hold
         their shares: `sum` then asks for the round anew, which the sites serve for the same survivors alone."""
-        collector = recovered(record, self.roster, self.thresholds, threads=self._threads)
+        thresholds = self.thresholds if among is None else among.thresholds
+        collector = recovered(record, self.roster, thresholds, threads=self._threads)
         self._open(collector)
         return collector.total()
 
@@ -129,29 +142,35 @@ class SecureRounds:
         request = m.request(Place(self.study, self.run, round, 1), m.Close())
         self._trip(dict.fromkeys(self.roster.names, request), lambda site, reply: None, None, counts=False)
 
-    def _keys_of(self, round: int) -> KeyRound:
-        """The keys that the round before prepared, or fresh ones of all sites under a new attempt."""
+    def hear(self, replies: Iterable[tuple[str, bytes]], handler: Handler) -> None:
+        """Replies that came outside of a trip: refusals are told, the others are handled (the first envelope of each)."""
+        heard = tuple(replies)
+        self._take(heard, dict.fromkeys((site for site, _ in heard), _first(handler)), self._refused)
+
+    def _keys_of(self, round: int, among: Among | None = None) -> KeyRound:
+        """The keys that the round before prepared, or fresh ones of all sites (or of these) under a new attempt."""
+        names, thresholds = (self.roster.names, self.thresholds) if among is None else (among.members, among.thresholds)
         prepared, self._prepared = self._prepared, None
         if prepared is not None and prepared.place.round == round:
             self.attempts[round] = max(prepared.place.attempt, self.attempts.get(round, 0))
-            if len(prepared.sharers) >= self.thresholds.survivors_needed:
+            if among is None and len(prepared.sharers) >= self.thresholds.survivors_needed:
                 return prepared
         for _ in range(TRIES):
             attempt = self.attempts[round] = self.attempts.get(round, 0) + 1
-            keys = KeyRound(self.roster, self.thresholds, Place(self.study, self.run, round, attempt))
-            if not self._shared(keys) & USED:
+            keys = KeyRound(self.roster, thresholds, Place(self.study, self.run, round, attempt))
+            if not self._shared(keys, names) & USED:
                 break
         return keys
 
-    def _shared(self, keys: KeyRound) -> set[str]:
-        """Enrol all sites and let them share. Returns the rules by which some refused. Raises `TooManyDropouts`."""
+    def _shared(self, keys: KeyRound, names: Names) -> set[str]:
+        """Enrol these sites and let them share. Returns the rules by which some refused. Raises `TooManyDropouts`."""
         rules = set[str]()
 
         def refused(site: str, code: str, rule: str) -> None:
             rules.add(rule)
             self._refused(site, code, rule)
 
-        self._trip(dict.fromkeys(self.roster.names, keys.enrol()), _first(keys.add_advert), None, refused)
+        self._trip(dict.fromkeys(names, keys.enrol()), _first(keys.add_advert), None, refused)
         if rules & USED:
             return rules
         self._trip(dict.fromkeys(keys.advertised, keys.share()), _first(keys.add_shares), None, refused)
@@ -189,8 +208,11 @@ class SecureRounds:
         self._heard(asked, handlers, refused or self._refused)
 
     def _heard(self, requests: Mapping[str, bytes], handlers: Mapping[str, Handler], refused: Refused) -> None:
+        self._take(self._exchange(requests), handlers, refused)
+
+    def _take(self, replies: Iterable[tuple[str, bytes]], handlers: Mapping[str, Handler], refused: Refused) -> None:
         notices: list[tuple[str, bytes]] = []
-        for site, reply in self._exchange(requests):
+        for site, reply in replies:
             try:
                 refusal = self._refusal(site, reply)
                 if refusal is not None:

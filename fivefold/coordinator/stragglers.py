@@ -61,6 +61,8 @@ class Patience:
 
     def _enough(self) -> bool:
         wanted = self._asked & set(self._wanted)
+        if self._it.policy == "wait":  # but nobody is waited for to end the run who is computing for a buffer
+            return not self._counts and self._asked - self._engine.busy() <= self._heard
         over = self._it.deadline is not None and self._clock() - self._start >= self._it.deadline
         over = over or self._asked - self._engine.busy() <= self._heard
         if wanted <= self._heard:  # whoever else is asked only comes back

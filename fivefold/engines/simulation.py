@@ -28,6 +28,7 @@ from fivefold.errors import OutOfBounds, SimulationInvalid, TooFewPersons, Value
 from fivefold.plugins import method
 from fivefold.protocol.questions import Array, Field
 from fivefold.protocol.results import Result
+from fivefold.replay.buffered import buffers_of
 from fivefold.replay.cursor import Asked, Cursor, Ended, Outcome, setting_of
 from fivefold.study.definition import Analysis, Study, StudySite
 
@@ -112,6 +113,11 @@ def simulate(
     from fivefold.engines.simulated_secure_sum import SecureRoster
 
     study = without_apps(among(study, clients, roster))
+    if buffers_of(study, ()):
+        raise SimulationInvalid(
+            "fedbuff hangs on how long each site takes, and a simulated client takes no time",
+            help="Simulate the same model with the method fedavg, or play slow sites: `python -m benchmarks.asynchronous`.",
+        )
     slots = tuple(s.name for s in study.sites)
     secured = SecureRoster(study, clients) if secure else None
     source: Answers = secured or answers or InProcess(clients)

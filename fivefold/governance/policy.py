@@ -337,13 +337,14 @@ def _is(pinned: str, key: str) -> bool:
     return pinned == fingerprint(bytes.fromhex(key))
 
 
-def needed(policy: Policy, study: Study) -> int:
+def needed(policy: Policy, study: Study, among: int | None = None) -> int:
     """The survivors that every sum must have: max(t, minimum_sites, c + h), the stricter of study and policy; with
-    differential privacy n - d as well, since the noise of fewer would not suffice."""
+    differential privacy n - d as well, since the noise of fewer would not suffice (`among`: of a buffer of so many sites)."""
     private = study.privacy
     sites = max(private.minimum_sites, policy.minimum_sites)
     if private.differential_privacy is not None:
-        sites = max(sites, len(study.sites) - private.differential_privacy.dropouts)
+        many = len(study.sites) if among is None else among
+        sites = max(sites, many - private.differential_privacy.dropouts)
     return max(_threshold(study), sites, max(private.colluders, policy.colluders) + max(private.honest, policy.honest))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -13,6 +14,7 @@ from fivefold import plugins
 from fivefold.algorithms.method import Setting
 from fivefold.errors import FivefoldError, FormulaInvalid
 from fivefold.privacy.dp.accounting import multiplier_for, spent
+from fivefold.replay.buffered import buffers_of, survivors_needed
 from fivefold.replay.cursor import Cursor, setting_of
 from fivefold.study import expressions, formula
 from fivefold.study.consistency import Fault, Where, unready
@@ -46,7 +48,7 @@ def check(path: str | Path, *, today: date | None = None) -> Checked:
         return Checked(reading, reading.faults, (), ())
     study = reading.study
     # What the analyses say is worth reading only once the variables are right.
-    found = () if reading.faults else reading.locate([*method_faults(study), *noise_faults(study)])
+    found = () if reading.faults else reading.locate([*method_faults(study), *noise_faults(study), *buffer_faults(study)])
     return Checked(
         reading,
         tuple(sorted({*reading.faults, *found}, key=lambda f: (f.file, f.line))),
@@ -109,6 +111,23 @@ def noise_faults(study: Study) -> Iterator[Fault]:
                 f"δ = {private.delta:g}, and epsilon is {private.epsilon:g}",
                 f"Write noise_multiplier: {wanted:g}",
             )
+
+
+def buffer_faults(study: Study) -> Iterator[Fault]:
+    """Buffers that no secure sum of the study can open, or that no study fills."""
+    for i, analysis in enumerate(study.analyses):
+        if not known_method(analysis.method):
+            continue
+        with suppress(FivefoldError):  # what cannot be read is said elsewhere
+            for buffer in buffers_of(study, (analysis,)):
+                least = survivors_needed(study, buffer)
+                if not least <= buffer.size <= len(study.sites):
+                    yield Fault(
+                        ("analyses", i, "options", "buffer"),
+                        f"analysis {analysis.name!r}: a buffer of {buffer.size} sites is not {least} (which a sum needs to be "
+                        f"opened) to {len(study.sites)} (all sites)",
+                        f"Write `buffer: {least}` or more, or another `threshold` under privacy.",
+                    )
 
 
 def _unprotected(analysis: Analysis, unit: str, protects: tuple[str, ...]) -> tuple[str, str]:

@@ -8,6 +8,7 @@ trusts it: what it passes on from other sites is signed by them.
     open        Open         Opened                                          a run begins, a site comes back
     enrol       Enrol        Advert                                          the first round, a new attempt, a site comes back
     share       Share        Shares                                          after enrol
+    compute     Compute      Computed                                        buffered rounds alone, before their keys
     ask         Ask          Masked, and Advert for the next round           each round
     survivors   Survivors    Agreed                                          each round, `adversary: active` alone
     unmask      Unmask       Unmasked, and Shares for the next round         each round
@@ -139,6 +140,14 @@ class Ask(Message):
 
 
 @dataclass(frozen=True)
+class Compute(Message):
+    """Compute an answer to this round's question (`task`, as in `Ask`) and keep it until a buffer takes it."""
+
+    kind: ClassVar[str] = "compute"
+    task: bytes
+
+
+@dataclass(frozen=True)
 class Survivors(Message):
     """Whose masked updates arrived, in the roster's order. Sign that you will serve this list and no other."""
 
@@ -253,6 +262,14 @@ class Closed(Message):
 
 
 @dataclass(frozen=True)
+class Computed(Message):
+    """An answer is kept here: to the question of this version of the weights (so many buffers were filled before it)."""
+
+    kind: ClassVar[str] = "computed"
+    version: int
+
+
+@dataclass(frozen=True)
 class Noticed(Message):
     """The notice is kept."""
 
@@ -271,9 +288,11 @@ class Refusal(Message):
     notice: bytes = b""
 
 
-REQUESTS: Mapping[str, type[Message]] = {m.kind: m for m in (Open, Enrol, Share, Ask, Survivors, Unmask, Close, Notice)}
+REQUESTS: Mapping[str, type[Message]] = {
+    m.kind: m for m in (Open, Enrol, Share, Compute, Ask, Survivors, Unmask, Close, Notice)
+}
 REPLIES: Mapping[str, type[Message]] = {
-    m.kind: m for m in (Opened, Advert, Shares, Masked, Agreed, Unmasked, Closed, Noticed, Refusal)
+    m.kind: m for m in (Opened, Advert, Shares, Computed, Masked, Agreed, Unmasked, Closed, Noticed, Refusal)
 }
 
 

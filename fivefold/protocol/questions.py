@@ -116,6 +116,15 @@ def site_step(
 
 
 @dataclass(frozen=True)
+class Buffer:
+    """A sum among `size` sites, each with an answer that it may have computed to an earlier question of the same analysis. The
+    fields in `weighed` count for less the earlier that was (`replay/buffered.py`)."""
+
+    size: int
+    weighed: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Sum:
     """Ask every site; only the total over sites comes back.
 
@@ -127,6 +136,8 @@ class Sum:
     fields: tuple[Field, ...]
     arguments: Mapping[str, Value] = field(default_factory=dict)
     needs: tuple[Permission, ...] = ()
+    buffer: Buffer | None = None
+    """Where the sum is filled as answers come (FedBuff); None: every site is asked and answers this very question."""
 
     def __post_init__(self) -> None:
         names = [f.name for f in self.fields]

@@ -32,7 +32,10 @@ def described(question: Sum | Gather | Relay | tuple[Sum, ...]) -> Any:
         "fields": tuple((f.name, f.kind, float(f.bound), f.shape, f.sensitivity) for f in question.fields),
         "arguments": dict(question.arguments),
     }
-    return value | ({"needs": question.needs} if isinstance(question, Sum) else {"sites": question.sites})
+    if isinstance(question, Gather):
+        return value | {"sites": question.sites}
+    buffer = {} if question.buffer is None else {"buffer": (question.buffer.size, question.buffer.weighed)}
+    return value | {"needs": question.needs} | buffer
 
 
 def same(derived: Any, sent: Any) -> bool:

@@ -15,7 +15,19 @@ from fivefold.algorithms.method import Method, Setting
 from fivefold.errors import FivefoldError, MethodError, Refused
 from fivefold.plugins import method
 from fivefold.privacy.dp.shares import Sharing, noisy
-from fivefold.protocol.questions import Aggregate, Array, Field, Gather, Relay, Rounds, Snapshot, Sum, read_only
+from fivefold.protocol.questions import (
+    Aggregate,
+    Array,
+    Buffer,
+    Field,
+    Gather,
+    Question,
+    Relay,
+    Rounds,
+    Snapshot,
+    Sum,
+    read_only,
+)
 from fivefold.protocol.results import Result
 from fivefold.study.definition import Analysis, Study
 
@@ -55,7 +67,10 @@ class Asked:
     method: str
     question: Sum | Gather | Relay | tuple[Sum, ...]
     sharing: Sharing | None = None
-    """Who adds noise, where the study has differential privacy: every field then has its `Noise`."""
+    """Who adds noise, where the study has differential privacy: every field then has its `Noise`. For a buffer its members
+    alone."""
+    version: int = 0
+    """How many buffers of this analysis were filled before."""
 
     @property
     def sums(self) -> tuple[Sum, ...]:
@@ -66,6 +81,11 @@ class Asked:
         raise Refused(
             f"the question {self.question.step.identity} of round {self.round} is not a sum", rule="anything_but_a_sum"
         )
+
+    @property
+    def buffer(self) -> Buffer | None:
+        """Among how many sites the sum is, where it is a buffer. Raises `Refused` for a buffer beside another sum."""
+        return _buffer(self.question)
 
     @property
     def fields(self) -> tuple[Field, ...]:
@@ -87,6 +107,14 @@ class Asked:
         if len(answers) == 1:
             return answers[0]
         return {f"{i}.{name}": value for i, answer in enumerate(answers) for name, value in answer.items()}
+
+
+def _buffer(question: Question) -> Buffer | None:
+    sums = question if isinstance(question, tuple) else (question,) if isinstance(question, Sum) else ()
+    found = [one.buffer for one in sums if one.buffer is not None]
+    if found and len(sums) > 1:
+        raise Refused("a buffer is asked together with another sum", rule="buffer")
+    return found[0] if found else None
 
 
 @lru_cache(maxsize=16)
@@ -119,6 +147,7 @@ class Cursor:
     snapshot: Snapshot | None = None
     persons: int | None = None
     _round: int = 0
+    _version: int = 0
     _at: int = -1
     _generator: Rounds | None = None
 
@@ -142,6 +171,7 @@ class Cursor:
         aggregates = tuple(
             Aggregate({n: read_only(v) for n, v in t.items()}, outcome.sites, outcome.dropped, stop) for t in outcome.totals
         )
+        self._version += asked.buffer is not None
         self._advance(aggregates if isinstance(asked.question, tuple) else aggregates[0])
 
     def close(self) -> None:
@@ -150,6 +180,7 @@ class Cursor:
 
     def _next_analysis(self) -> None:
         self._at += 1
+        self._version = 0
         if self._at >= len(self.analyses):
             self.open, self._generator = None, None
             return
@@ -171,7 +202,12 @@ class Cursor:
             self._finish(Ended.of(error))
         else:
             self._round += 1
-            self.open = Asked(self._round, self.analyses[self._at], self._method.name, question, self._setting.sharing)
+            sharing, buffer = self._setting.sharing, _buffer(question)
+            if sharing is not None and buffer is not None:
+                sharing = replace(sharing, sites=buffer.size)
+            self.open = Asked(
+                self._round, self.analyses[self._at], self._method.name, question, sharing, self._version
+            )  # fmt: skip
 
     def _finish(self, result: Result | Ended) -> None:
         self.results[self.analyses[self._at].name] = result

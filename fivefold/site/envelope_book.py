@@ -10,8 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from fivefold.errors import NotApproved
+from fivefold.errors import NotApproved, ProtocolViolation
+from fivefold.protocol.encoding import encode
+from fivefold.records.audit import AuditLog
+from fivefold.records.files import write_file
 from fivefold.records.journal import Journal, read
+from fivefold.replay.plan import Plan
+from fivefold.study.definition import Study
 from fivefold.study.envelope import Variation
 
 
@@ -59,3 +64,25 @@ def charge(path: Path, variation: Variation, fits: int) -> bool:
     finally:
         journal.close()
     return True
+
+
+def charge_answer(state: Path, study: Study, digest: str, run: str, variation: Variation, log: AuditLog) -> None:
+    """A variation is logged and charged to the study's envelope before its first answer leaves. Raises what `room` raises."""
+    place, fits = book(state, digest), study.envelope.fits
+    room(place, (variation,), fits)
+    if variation.statement_digest not in {one.statement for one in charged(place)}:
+        facts = {"analysis": variation.analysis.name, "varies": variation.varies, "statement": variation.statement_digest}
+        log.write("variation charged", study=digest, run=run, **facts)
+        charge(place, variation, fits)
+
+
+def bind(place: Path, plan: Plan) -> None:
+    """A run's aggregates are those of one plan, here and after a restart. `place`: the run's folder."""
+    digest = encode([one.statement_digest for one in plan.variations])
+    if (place / "plan").exists():
+        if (place / "plan").read_bytes() != digest:
+            raise ProtocolViolation("the run was opened with other variations", rule="run_plan")
+    elif (place / "aggregates.journal").exists():
+        raise ProtocolViolation("the run was opened before, and its plan is gone", rule="run_plan")
+    else:
+        write_file(place / "plan", digest)

@@ -52,6 +52,8 @@ class Departure:
     secret: bytes = field(default=b"", repr=False)
     """The site's own secret (32 bytes), from which noise is drawn."""
     log: AuditLog | None = None
+    version: int | None = None
+    """In a buffer: from which version of the weights the answer was computed."""
 
     @property
     def fields(self) -> tuple[Field, ...]:
@@ -132,7 +134,8 @@ def numbers_per_person(it: Departure) -> Departure:
     numbers = sum(field.size for field in it.fields)
     path = it.state / "released" / f"{it.study_digest}.journal"
     before = {bytes(record["question"]): int(record["numbers"]) for record in read(path)}
-    question = digest({"question": described(it.asked.question), "subgroup": it.asked.analysis.subgroup})
+    computed_from = {} if it.version is None else {"version": it.version}
+    question = digest(computed_from | {"question": described(it.asked.question), "subgroup": it.asked.analysis.subgroup})
     if question in before:
         return it
     if sum(before.values()) + numbers > it.policy.numbers_per_person * it.table.persons:
@@ -215,7 +218,7 @@ def reserve_budget(it: Departure) -> Departure:
 
 def _release(it: Departure, scale: float) -> budget.Release:
     identity = _identity(it)
-    question = digest({name: identity[name] for name in ("analysis", "question")}).hex()
+    question = digest({name: identity[name] for name in ("analysis", "question", "version") if name in identity}).hex()
     return budget.Release(it.study_digest, it.run, it.asked.round, question, identity["roster"], scale, it.data, it.study.title)
 
 
@@ -223,7 +226,8 @@ def _identity(it: Departure) -> Mapping[str, Any]:
     """What makes an answer the one it is: asked again it gets the same noise, and anything else gets fresh noise. The run is
     part of it, since the survivors of two runs may differ: with the same noise their difference would show one site's answer
     behind that site's share alone."""
-    return {
+    computed_from = {} if it.version is None else {"version": it.version}
+    return computed_from | {
         "data": it.data,
         "study": it.study_digest,
         "run": it.run,

@@ -6,7 +6,7 @@ verify study → custodian's approval → replay and derive the question → own
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,14 +35,15 @@ from fivefold.records.audit import AuditLog
 from fivefold.records.files import write_file
 from fivefold.records.journal import Journal, read
 from fivefold.replay.compare import described, same
-from fivefold.replay.cursor import Cursor, Outcome
+from fivefold.replay.cursor import Asked, Cursor, Outcome
 from fivefold.replay.plan import Plan
 from fivefold.site.admission import admitted, permitted
 from fivefold.site.class_rule import ClassRule
-from fivefold.site.envelope_book import book, charge, charged, room
+from fivefold.site.envelope_book import bind, charge_answer
 from fivefold.site.folder import SiteFolder
 from fivefold.site.gate import GATE, Departure, leave
-from fivefold.site.kept_state import KeptState, computed
+from fivefold.site.held_update import Held, members, smallest, taken
+from fivefold.site.kept_state import KeptState, State, computed
 from fivefold.site.preparation import prepare
 from fivefold.site.round_book import RoundBook
 from fivefold.site.secure_sum import Participant, Sum
@@ -77,6 +78,8 @@ class Session:
     log: AuditLog = field(init=False)
     """Open while a request is answered."""
     known: int = 0
+    held: Held | None = None
+    """What was computed for a buffer, and is in none yet."""
 
     def close(self) -> None:
         self.participant.erase()
@@ -141,14 +144,13 @@ class Node:
         if (stored := session.participant.stored(asked)) is not None:
             return stored
         task = m.Task.decode(m.Ask.decode(asked.body).task)
-        self._follow(session, task)
-        question, sent = session.cursor.open, decode(task.question)
-        if question is None or question.round != asked.place.round or not same(plain(described(question.question)), sent):
-            raise QuestionNotApproved("the question does not follow from the approved study", rule="replayed_question")
+        question, parts = self._derived(session, task, asked.place)
         policy = permitted(self.folder, session.study, session.digest, session.plan, question, self.now())
-        # The sent numbers are used, not the derived ones, so that all sites compute with the same.
-        parts = sent if isinstance(question.question, tuple) else (sent,)
-        answer, states = computed(question, [part["arguments"] for part in parts], session.table, session.kept.committed)
+        version, states = None, dict[str, State]()
+        if question.buffer is None:
+            answer, states = computed(question, parts, session.table, session.kept.committed)
+        else:
+            answer, version = taken(session.held, question, question.buffer)
         departure = Departure(
             session.study,
             session.digest,
@@ -162,14 +164,32 @@ class Node:
             data=session.data,
             secret=self.folder.secret(),
             log=session.log,
+            version=version,
         )
         passed = leave(departure, GATE)
         assert passed.vector is not None
-        self._charge(session, question.analysis.name)
+        variation = session.plan.variation(question.analysis.name)
+        if variation is not None:
+            charge_answer(self.folder.state, session.study, session.digest, session.run, variation, session.log)
+        steps = [one.step.identity for one in question.sums]
+        age = {} if version is None else {"version": question.version, "computed_from": version}
+        self._note(session, asked.kind, asked.place, analysis=question.analysis.name, steps=steps, **age)
+        session.kept.stage(question.round, states)
+        among = members(session.study, policy, question)
+        return session.participant.mask(asked, passed.vector, ring_for(question.fields), task.digest, among)
+
+    def _compute(self, session: Session, asked: Envelope) -> bytes:
+        """The same checks as before an answer; what is computed stays here until a buffer takes it."""
+        question, parts = self._derived(session, m.Task.decode(m.Compute.decode(asked.body).task), asked.place)
+        permitted(self.folder, session.study, session.digest, session.plan, question, self.now())
+        if question.buffer is None or (self._exact(session) and not session.standing.site_totals):
+            raise QuestionNotApproved("this site is in no buffer of exact sums: they are arbitrary subsets", rule="buffer")
         steps = [one.step.identity for one in question.sums]
         self._note(session, asked.kind, asked.place, analysis=question.analysis.name, steps=steps)
-        session.kept.stage(question.round, states)
-        return session.participant.mask(asked, passed.vector, ring_for(question.fields), task.digest)
+        if session.held is None or not session.held.serves(question):
+            answer, _ = computed(question, parts, session.table, lambda _: None)
+            session.held = Held(question.analysis.name, question.version, answer)
+        return m.reply(signed(self._key, asked.place, self.me, m.Computed(session.held.version)).encode())
 
     def _survivors(self, session: Session, asked: Envelope) -> bytes:
         return session.participant.agree(asked)  # asks `_consider`
@@ -235,10 +255,11 @@ class Node:
             thresholds=thresholds(study),
             recognised=frozenset(fingerprint(roster.key(name)) for name in recognised(policy, study)),
             needed=needed(policy, study),
+            smallest=smallest(study, policy, plan),
             site_totals=approval.permits("site_totals") and policy.site_totals == "permitted",
         )
         place = self._place(run)
-        self._bind(place, plan)
+        bind(place, plan)
         write_file(place / "study", found.digest.encode())
         asset = hashlib.sha256(policy.asset.encode()).hexdigest()[:16]
         session = Session(
@@ -277,6 +298,16 @@ class Node:
             raise NotApproved("this site has no such run open", rule="run", help="Open it first.")
         return session
 
+    def _derived(self, session: Session, task: m.Task, place: Place) -> tuple[Asked, list[Mapping[str, Any]]]:
+        """The question that follows from the study, which is the one that was sent, and the arguments of each of its sums: the
+        sent numbers, not the derived ones, so that all sites compute with the same."""
+        self._follow(session, task)
+        question, sent = session.cursor.open, decode(task.question)
+        if question is None or question.round != place.round or not same(plain(described(question.question)), sent):
+            raise QuestionNotApproved("the question does not follow from the approved study", rule="replayed_question")
+        parts = sent if isinstance(question.question, tuple) else (sent,)
+        return question, [part["arguments"] for part in parts]
+
     def _follow(self, session: Session, task: m.Task) -> None:
         """Check the aggregates that this site does not know yet, and feed them to its own replay; each is on disk first."""
         for told in map(m.Told.decode, task.history):
@@ -285,8 +316,10 @@ class Node:
             question = session.cursor.open
             if question is None:
                 raise AggregateFalse("an aggregate was sent for a round that the study does not have", rule="transcript")
-            least = session.study.privacy.minimum_persons
-            outcome = verified(told, question, session.standing, session.run, session.book, least)
+            least, among = session.study.privacy.minimum_persons, None
+            if question.buffer is not None:
+                among = members(session.study, self.folder.policy(self.now()), question)
+            outcome = verified(told, question, session.standing, session.run, session.book, least, among)
             journal = Journal(session.journal)
             try:
                 journal.append({"round": told.round, **vars(outcome)})
@@ -295,32 +328,12 @@ class Node:
             self._feed(session, outcome)
 
     def _feed(self, session: Session, outcome: Outcome) -> None:
+        question = session.cursor.open
+        if question is not None and question.buffer is not None and self.me in outcome.sites:
+            session.held = None  # it is in; the next one is computed anew
         session.cursor.feed(outcome)
         session.known += 1
         session.kept.settle(session.known, self.me in outcome.sites)
-
-    def _charge(self, session: Session, analysis: str) -> None:
-        """A variation is logged and charged to the study's envelope before its first answer leaves."""
-        variation = session.plan.variation(analysis)
-        if variation is None:
-            return
-        place, fits = book(self.folder.state, session.digest), session.study.envelope.fits
-        room(place, (variation,), fits)
-        if variation.statement_digest not in {one.statement for one in charged(place)}:
-            facts = {"analysis": analysis, "varies": variation.varies, "statement": variation.statement_digest}
-            session.log.write("variation charged", study=session.digest, run=session.run, **facts)
-            charge(place, variation, fits)
-
-    def _bind(self, place: Path, plan: Plan) -> None:
-        """A run's aggregates are those of one plan, here and after a restart."""
-        digest = encode([one.statement_digest for one in plan.variations])
-        if (place / "plan").exists():
-            if (place / "plan").read_bytes() != digest:
-                raise ProtocolViolation("the run was opened with other variations", rule="run_plan")
-        elif (place / "aggregates.journal").exists():
-            raise ProtocolViolation("the run was opened before, and its plan is gone", rule="run_plan")
-        else:
-            write_file(place / "plan", digest)
 
     def _exact(self, session: Session) -> bool:
         """Whether the class rule binds: noise hides a site in a difference of sums, exact sums do not."""
@@ -352,6 +365,7 @@ TRIPS: dict[str, Callable[[Node, Session, Envelope], bytes]] = {
     m.Open.kind: Node._opened,
     m.Enrol.kind: Node._enrol,
     m.Share.kind: Node._share,
+    m.Compute.kind: Node._compute,
     m.Ask.kind: Node._ask,
     m.Survivors.kind: Node._survivors,
     m.Unmask.kind: Node._unmask,

@@ -72,6 +72,8 @@ class _Round:
     asked: bytes = b""
     masked: bytes = b""
     unmasked: bytes = b""
+    wanted: int = 0
+    """Recognised sites that this sum needs."""
     opened: dict[bytes, bytes] = field(default_factory=dict)
     """Requests to unmask, by identity, and their replies."""
 
@@ -134,9 +136,11 @@ class Participant:
             raise _violation("second_request", "another question was answered in this round and attempt")
         return held.masked
 
-    def mask(self, request: Envelope, vector: Array, ring: Ring, question: bytes) -> bytes:
+    def mask(
+        self, request: Envelope, vector: Array, ring: Ring, question: bytes, members: tuple[int, int] | None = None
+    ) -> bytes:
         """Ask → Masked, and Advert for the next round. `vector` is this site's answer as ring elements (it is not changed),
-        `question` the digest of the question that was sent."""
+        `question` the digest of the question that was sent. `members`: of a buffer, the fewest and the most sites in it."""
         ask = self._read(request, m.Ask)
         if (stored := self.stored(request)) is not None:
             return stored
@@ -145,7 +149,10 @@ class Participant:
             raise _violation("question_changed", "a new attempt asks another question than the attempt before")
         received = self._opened_shares(place, held, ask.sealed)
         sharers = self.standing.roster.in_order({*received, self.standing.site})
-        self._enough(sharers, "sites share their secrets")
+        held.wanted, most = (self.standing.wanted, len(self.standing.roster.names)) if members is None else members
+        self._enough(sharers, "sites share their secrets", held.wanted)
+        if len(sharers) > most:
+            raise _violation("buffer_size", f"a buffer is filled by {most} sites, and {len(sharers)} are to be in it")
         instance = Instance(
             place, self.standing.roster, held.adverts, held.key_list, sharers, question, ring, len(require(vector, ring))
         )
@@ -278,7 +285,7 @@ class Participant:
         public = [key for advert in read.values() for key in (advert.seal_key, advert.mask_key)]
         if len(set(public)) != len(public):
             raise _violation("key_list", "a key stands in the key list twice")
-        self._enough(read, "sites advertise keys")
+        self._enough(read, "sites advertise keys", self.standing.listed)
         return read
 
     def _opened_shares(self, place: Place, held: _Round, sealed: m.Parcels) -> dict[str, tuple[bytes, bytes]]:
@@ -305,7 +312,7 @@ class Participant:
             raise _violation("unknown_peer", "the survivor list names a site without a part in this round, or is out of order")
         if mine.site not in survivors:
             raise _violation("not_a_survivor", "the survivor list leaves out this site, whose masked update left")
-        self._enough(survivors, "sites survive")
+        self._enough(survivors, "sites survive", held.wanted)
         if self.book.released.get(place.round, survivors) != survivors:
             if held.unmasked:
                 raise _violation("both_shares", "both the seed's share and the mask key's share of one site are asked")
@@ -321,16 +328,16 @@ class Participant:
         body = instance.agreed(ask.survivors).encode()
         for name, signature in ask.signatures.items():
             check(Envelope(instance.place, m.Agreed.kind, name, body, signature), self.standing.roster)
-        self._enough(ask.signatures, "survivors signed the survivor list")
+        self._enough(ask.signatures, "survivors signed the survivor list", self._found(instance.place).wanted)
 
     def _sum(self, instance: Instance, survivors: Names) -> Sum:
         return Sum(instance.place, instance.question, survivors, frozenset(n for n, yes in self._permitted.items() if yes))
 
-    def _enough(self, names: Iterable[str], what: str) -> None:
+    def _enough(self, names: Iterable[str], what: str, wanted: int) -> None:
         counted = self.standing.counted(names)
-        if counted < self.standing.wanted:
+        if counted < wanted:
             raise TooFewSites(
-                f"{counted} {what} whose keys this site recognises, and at least {self.standing.wanted} are needed",
+                f"{counted} {what} whose keys this site recognises, and at least {wanted} are needed",
                 rule="too_few_sites",
             )
 

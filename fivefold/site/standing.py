@@ -28,6 +28,8 @@ class Standing:
     """Fingerprints of the keys that this site's own policy knows; others count toward no minimum. Its own always counts."""
     needed: int = 0
     """Where this site's policy wants more survivors than the study."""
+    smallest: int | None = None
+    """Where buffers are to be filled: the fewest survivors that any of the study's sums needs."""
     site_totals: bool = False
     """Whether the custodian permits that this site's own totals show."""
 
@@ -43,3 +45,8 @@ class Standing:
     def wanted(self) -> int:
         """Recognised sites that must be in every sum: the stricter of study and policy."""
         return max(self.thresholds.survivors_needed, self.needed)
+
+    @property
+    def listed(self) -> int:
+        """Recognised sites that must be in a key list, before it is known whether a buffer is filled."""
+        return self.wanted if self.smallest is None else min(self.smallest, self.wanted)

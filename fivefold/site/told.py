@@ -25,13 +25,22 @@ from fivefold.site.standing import Standing
 from fivefold.site.transcript import verify_transcript
 
 
-def verified(told: Told, asked: Asked, standing: Standing, run: str, book: RoundBook, minimum_persons: int) -> Outcome:
-    """The outcome of a round that a site may feed to its own replay. Raises `AggregateFalse` (rule `transcript`, or
+def verified(
+    told: Told,
+    asked: Asked,
+    standing: Standing,
+    run: str,
+    book: RoundBook,
+    minimum_persons: int,
+    members: tuple[int, int] | None = None,
+) -> Outcome:
+    """The outcome of a round that a site may feed to its own replay. `members`: of a buffer, the fewest and the most sites in
+    it. Raises `AggregateFalse` (rule `transcript`, or
     `aggregate` for one that is taken on trust)."""
     roster = standing.roster
     claimed = _claimed(told, asked)
     if on_trust(asked, len(roster.names)):
-        return _on_trust(told, claimed, asked, standing, book, minimum_persons)
+        return _on_trust(told, claimed, asked, standing, book, minimum_persons, members)
     if not same(plain(described(asked.question)), _decoded(told.question)):
         raise _false("it belongs to a question that does not follow from the study")
     found = verify_transcript(
@@ -52,7 +61,13 @@ def verified(told: Told, asked: Asked, standing: Standing, run: str, book: Round
 
 
 def _on_trust(
-    told: Told, claimed: tuple[Mapping[str, Any], ...], asked: Asked, standing: Standing, book: RoundBook, minimum_persons: int
+    told: Told,
+    claimed: tuple[Mapping[str, Any], ...],
+    asked: Asked,
+    standing: Standing,
+    book: RoundBook,
+    minimum_persons: int,
+    members: tuple[int, int] | None,
 ) -> Outcome:
     """What can be checked without the updates: whose sum it is, its form, and the minimum of persons."""
     roster = standing.roster
@@ -60,8 +75,11 @@ def _on_trust(
         raise _false("it names sites that are not in the study", "aggregate")
     if told.dropped != tuple(n for n in roster.names if n not in told.sites):
         raise _false("the sites that dropped are not those that are not in the sum", "aggregate")
-    if book.released.get(told.round, told.sites) != told.sites or standing.counted(told.sites) < standing.wanted:
+    least, most = (standing.wanted, len(roster.names)) if members is None else members
+    if book.released.get(told.round, told.sites) != told.sites or standing.counted(told.sites) < least:
         raise _false("this site served other survivors", "aggregate")
+    if len(told.sites) > most:
+        raise _false("it names more sites than its buffer holds", "aggregate")
     if told.ended:
         if told.ended != TooFewPersons.__name__ or claimed or not any(f.kind == "persons" for f in asked.fields):
             raise _false("no total can have ended the analysis", "aggregate")

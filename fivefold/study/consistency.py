@@ -279,11 +279,13 @@ def _threshold(study: Study) -> Iterator[Fault]:
         yield Fault(("privacy", key), error.message, error.hint)
 
 
-def thresholds(study: Study) -> Thresholds:
-    """What the study's secure sums withstand. Raises `StudyInvalid` for combinations that promise what cannot be kept."""
+def thresholds(study: Study, among: int | None = None) -> Thresholds:
+    """What the study's secure sums withstand; `among`: those of a buffer of so many sites. Raises `StudyInvalid` for
+    combinations that promise what cannot be kept."""
     p, n = study.privacy, len(study.sites)
     # A noisy sum is opened only if enough shares of the noise are in it.
-    least = p.minimum_sites if p.differential_privacy is None else max(p.minimum_sites, n - p.differential_privacy.dropouts)
+    private, many = p.differential_privacy, n if among is None else among
+    least = p.minimum_sites if private is None else max(p.minimum_sites, many - private.dropouts)
     return Thresholds(n, p.threshold, least, p.colluders, p.honest, p.adversary)
 
 

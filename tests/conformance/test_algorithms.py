@@ -26,7 +26,7 @@ from tests.algorithms import plain, real_data, survival_data
 
 FORBIDDEN = {"time", "random", "os", "pathlib", "threading", "multiprocessing", "socket", "subprocess", "datetime", "secrets"}
 TRAINED = "malignant ~ mean_radius + mean_texture + grade"
-FOLLOWS_A_PATH = {"fedavg", "fedprox", "fedopt", "scaffold", "personalised", "cyclic"}
+FOLLOWS_A_PATH = {"fedavg", "fedprox", "fedopt", "fedbuff", "scaffold", "personalised", "cyclic"}
 """Trainings: the weights depend on every round before, so a site that left has had its part in them."""
 GRID = {"step": 30, "end": 1110, "event_totals": True}
 
@@ -57,6 +57,9 @@ CASES: dict[str, tuple[Callable[[], Any], Analysis]] = {
     "fedprox": (real_data.diabetes, Analysis("a", "fedprox", "target ~ bmi * sex + bp", options={"rounds": 3, "mu": 0.5})),
     "fedopt": (
         real_data.breast, Analysis("a", "fedopt", TRAINED, options={"rounds": 4, "optimiser": "yogi", "holdout": 0.3}),
+    ),
+    "fedbuff": (
+        real_data.breast, Analysis("a", "fedbuff", TRAINED, options={"rounds": 4, "site_totals": "needed", "holdout": 0.3}),
     ),
     "scaffold": (real_data.breast, Analysis("a", "scaffold", TRAINED, options={"rounds": 4, "batch_size": 32})),
     "cyclic": (real_data.breast, Analysis("a", "cyclic", TRAINED, options={"rounds": 5, "batch_size": 32})),

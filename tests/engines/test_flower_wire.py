@@ -155,3 +155,23 @@ def test_a_trip_that_need_not_wait_ends_and_the_late_site_is_busy_until_it_is_do
     link.silent = set()
     assert dict(engine.exchange(dict.fromkeys(SITES, b"+"))) == {name: name.encode() + b"+" for name in SITES}
     assert engine.busy() == frozenset()
+
+
+def test_what_is_posted_arrives_while_others_are_asked_and_a_lost_site_is_told() -> None:
+    link = Wired({11: "cedar", 12: "alder", 13: "birch"})
+    engine = FlowerEngine(link, PUBLIC, gather=0.0)
+    assert len(dict(engine.exchange(dict.fromkeys(SITES, b"!")))) == 3
+    link.silent = {13}
+    engine.post({"birch": b"long", "cedar": b"short"})
+    assert engine.busy() == {"birch", "cedar"}
+    assert dict(engine.arrived()) == {"cedar": b"cedarshort"}
+    assert dict(engine.exchange({"alder": b"?"})) == {"alder": b"alder?"}
+    link.silent = set()
+    assert dict(engine.arrived()) == {"birch": b"birchlong"}
+    assert engine.arrived() == []
+    # A node that is gone answers nothing, and a site that nobody found has none.
+    engine.post({"birch": b"again", "dogwood": b"?"})
+    assert dict(engine.arrived()) == {"dogwood": b""}
+    link.behind.pop(13)
+    link.silent = {13}
+    assert dict(engine.arrived()) == {"birch": b""}

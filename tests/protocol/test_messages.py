@@ -132,7 +132,7 @@ def test_replies_hold_one_or_two_envelopes(value: Any) -> None:
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_message_or_malformed(data: bytes) -> None:
-    for read in (Envelope.decode, m.envelopes_of, *(k.decode for k in KINDS)):
+    for read in (Envelope.decode, m.envelopes_of, *(k.decode for k in KINDS if fields(k))):
         with pytest.raises(MessageMalformed):
             read(data)
 

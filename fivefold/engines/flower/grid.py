@@ -22,8 +22,14 @@ from fivefold.errors import EngineProblem, FivefoldError, ProtocolViolation
 POLL_FIRST, POLL_SHARE, POLL_MOST = 0.02, 0.1, 0.5
 LOOK_AROUND = 1.0
 BATCH = 4 << 20
+POSTED_FOR = 7 * 86_400.0
+"""Seconds for which a message lies at the SuperLink whose answer nobody waits for."""
 SILENT = 12.0
 """Seconds without a sign of life (busy sites give one every 2 s) after which a site that was asked is held to be gone."""
+
+
+def _lost_link(error: Exception) -> EngineProblem:
+    return EngineProblem(str(error), help="Start the coordinator again, then continue with --resume.")
 
 
 def _never() -> bool:
@@ -55,6 +61,9 @@ class FlowerEngine:
         self._enough: Callable[[], bool] = _never
         self._late: dict[str, int] = {}
         """Messages of earlier trips that were not waited for, and their nodes."""
+        self._posted: dict[str, _Waiting] = {}
+        self._unheard: list[str] = []
+        """Sites to which something was posted, and that have no node."""
 
     def exchange(self, requests: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
         """Replies as they arrive. A site without a node, or that gives no sign of life, or none in time, is absent."""
@@ -66,11 +75,49 @@ class FlowerEngine:
         try:
             yield from self._exchange(requests)
         except (ConnectionError, PermissionError) as error:
-            raise EngineProblem(str(error), help="Start the coordinator again, then continue with --resume.") from None
+            raise _lost_link(error) from None
+
+    def post(self, requests: Mapping[str, bytes]) -> None:
+        """Ask these sites, and go on (`coordinator/buffers.py`). Raises `EngineProblem`."""
+        for site, data in requests.items():
+            node = self._node.get(site)
+            if node is None or site in self._gone:
+                self._unheard.append(site)
+                continue
+            nonce = secrets.token_bytes(wire.NONCE_BYTES)
+            try:
+                pushed = self.link.push({node: wire.request(nonce, {site: data}, len(self._node))}, POSTED_FOR)
+            except (ConnectionError, PermissionError) as error:
+                raise _lost_link(error) from None
+            for id in pushed:
+                self._posted[id] = _Waiting(node, nonce, frozenset({site}), 0.0, time.monotonic())
+
+    def arrived(self) -> list[tuple[str, bytes]]:
+        """Replies to what was posted; an empty one of a site that gives no more signs of life. Raises `EngineProblem`."""
+        here = [(site, b"") for site in self._unheard]
+        self._unheard.clear()
+        start = looked = time.monotonic()
+        try:
+            while self._posted and not here:
+                time.sleep(min(max(POLL_FIRST, POLL_SHARE * (time.monotonic() - start)), POLL_MOST))
+                for answer in self.link.pull(list(self._posted)):
+                    of = self._posted.pop(answer.to, None)
+                    if of is not None:
+                        (site,) = of.names
+                        heard = self._heard(answer.payload, of)
+                        here.append(heard if heard is not None and heard[0] == site else (site, b""))
+                now = time.monotonic()
+                if now > looked + LOOK_AROUND:
+                    looked, before = now, dict(self._posted)
+                    self._look(self._posted, now)
+                    here += [(site, b"") for id, of in before.items() if id not in self._posted for site in of.names]
+        except (ConnectionError, PermissionError) as error:
+            raise _lost_link(error) from None
+        return here
 
     def busy(self) -> frozenset[str]:
-        """Sites that have not yet answered what an earlier trip asked."""
-        late = set(self._late.values())
+        """Sites that have not yet answered what an earlier trip asked, or what was posted."""
+        late = {*self._late.values(), *(of.node for of in self._posted.values())}
         return frozenset(site for site, node in self._node.items() if node in late and site not in self._gone)
 
     def close(self) -> None:

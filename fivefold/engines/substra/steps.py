@@ -24,6 +24,7 @@ from fivefold.privacy.fixed_point import ring_for, width
 from fivefold.privacy.secagg.ring import add_into, from_bytes, to_bytes, zeros
 from fivefold.protocol.encoding import decode, encode
 from fivefold.records.audit import AuditLog
+from fivefold.replay.buffered import buffers_of
 from fivefold.replay.cursor import Cursor, Outcome, setting_of
 from fivefold.replay.totals import outcome
 from fivefold.site.admission import admitted, permitted
@@ -52,6 +53,12 @@ def carried(study: Study) -> None:
         raise EngineUnfit(
             "the study's noise protects the sum of all sites, and here each site's answer is seen with its own share alone",
             rule="differential_privacy",
+        )
+    if buffers_of(study, ()):
+        raise EngineUnfit(
+            "fedbuff is filled by whoever is done first, and a plan of tasks is fixed beforehand",
+            rule="buffer",
+            help="Train with the method fedavg.",
         )
     for analysis in study.analyses:
         if any(step.keeps_state for step in method(analysis.method).steps):
