@@ -115,7 +115,7 @@ def digits() -> Data:
 def images() -> Data:
     """The same digits and sites, read by a small convolutional network in PyTorch (as the example `digits` trains it)."""
     network = {"kind": "torch_cnn", "image": [1, 8, 8], "channels": [8, 16]}
-    options = {"model": network, "rounds": 20, "batch_size": 16, "learning_rate": 0.1, "local_epochs": 2, "scaling": "range"}
+    options = {"model": network, "rounds": 40, "batch_size": 16, "learning_rate": 0.2, "local_epochs": 2, "scaling": "range"}
     return dataclasses.replace(digits(), name="images", options=finish(options, 0.25), methods={"fedavg": {}})
 
 

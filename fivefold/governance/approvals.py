@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -312,7 +313,19 @@ def statements_of(folder: Path, key: str) -> tuple[str, ...]:
 
 
 def dictionary_digest(dictionary: Dictionary) -> bytes:
-    """SHA-256 (32 bytes) of a dictionary's whole content."""
+    """SHA-256 (32 bytes) of a dictionary's whole content. Of one that is held by a run it is asked at every trip."""
+    found = _digests.get(id(dictionary))
+    if found is None or found[0]() is not dictionary:
+        own = id(dictionary)
+        found = weakref.ref(dictionary, lambda _: _digests.pop(own, None)), _dictionary_digest(dictionary)
+        _digests[own] = found
+    return found[1]
+
+
+_digests: dict[int, tuple[weakref.ref[Dictionary], bytes]] = {}
+
+
+def _dictionary_digest(dictionary: Dictionary) -> bytes:
     variables = [
         (v.name, v.label, v.type, v.unit, v.minimum, v.maximum, list(v.codes.items()), list(v.missing_codes), v.iri)
         for v in dictionary.variables.values()

@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -79,20 +80,29 @@ def read_chain(chain: Path) -> tuple[Statement, ...]:
 
 def _parse(raw: bytes, name: str) -> Statement:
     try:
-        value = json.loads(raw)
-        kind, facts, signatures = value["kind"], value["facts"], value["signatures"]
-        message = _canonical({"kind": kind, "facts": facts})
-        if set(value) != {"kind", "facts", "signatures"} or not signatures or len(raw) > MAX_BYTES:
-            raise ValueError("shape")
-        signers = []
-        for one in signatures:
-            keys.verify(bytes.fromhex(one["key"]), message, bytes.fromhex(one["signature"]), _purpose(kind))
-            signers.append(str(one["key"]))
+        kind, signers, own = _verified(raw)
+        facts = json.loads(raw)["facts"]  # fresh: whoever gets it may change it
     except (SignatureWrong, KeyProblem) as error:
         raise StatementInvalid(f"the statement {name} was altered: its signature does not fit") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise StatementInvalid(f"{name} is not a signed statement") from error
-    return Statement(kind, facts, tuple(signers), hashlib.sha256(raw).hexdigest())
+    return Statement(kind, facts, signers, own)
+
+
+@lru_cache(maxsize=1024)
+def _verified(raw: bytes) -> tuple[str, tuple[str, ...], str]:
+    """Kind, signers and digest of a statement whose every signature is right. It follows from the bytes alone, and a run reads
+    the same few statements at every trip; what is wrong raises, and is never remembered."""
+    value = json.loads(raw)
+    kind, facts, signatures = value["kind"], value["facts"], value["signatures"]
+    message = _canonical({"kind": kind, "facts": facts})
+    if set(value) != {"kind", "facts", "signatures"} or not signatures or len(raw) > MAX_BYTES:
+        raise ValueError("shape")
+    signers = []
+    for one in signatures:
+        keys.verify(bytes.fromhex(one["key"]), message, bytes.fromhex(one["signature"]), _purpose(kind))
+        signers.append(str(one["key"]))
+    return str(kind), tuple(signers), hashlib.sha256(raw).hexdigest()
 
 
 def store(path: Path, data: bytes, *, mode: int = 0o600) -> None:

@@ -19,6 +19,8 @@ from fivefold.errors import MessageMalformed
 ARRAY_TAG = 40000
 DTYPES = {"u1": np.uint8, "u4": np.uint32, "u8": np.uint64, "i8": np.int64, "f4": np.float32, "f8": np.float64, "b1": np.bool_}
 MAX_BYTES = 1 << 31
+PLAIN = frozenset({type(None), bool, int, float, str, bytes})
+"""What goes as it is: nearly every value of a long list, so it is asked first."""
 
 
 def encode(value: Any) -> bytes:
@@ -49,6 +51,8 @@ def digest(value: Any) -> bytes:
 
 
 def _lower(value: Any) -> Any:
+    if type(value) in PLAIN:
+        return value
     if isinstance(value, np.ndarray):
         code = value.dtype.str.lstrip("<>|=")
         if code not in DTYPES:
