@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from examples import prepare
 from fivefold.engines.local import LocalEngine, local_engine
 from fivefold.protocol.messages import Envelope
 from fivefold.site.folder import opened
@@ -23,6 +24,20 @@ TRIPS = ("enrol", "share", "ask", "survivors", "unmask")
 
 def signed(out: Path) -> SignedStudy:
     return load_signed(out / "study.signed.json")
+
+
+def sign_anew(out: Path, text: str) -> None:
+    """The study in `out` with this text, frozen and signed by its lead; nobody has approved it yet."""
+    (out / "study.yaml").write_text(text, "utf-8")
+    prepare.fivefold("study", "freeze", out / "study.yaml", "--replace")
+    prepare.fivefold("study", "sign", out / "study.yaml", "--key", out / "lead.key", "--replace")
+
+
+def approve_anew(out: Path, *words: str) -> None:
+    """Every custodian approves the study in `out` (`words`: options of `site approve`) and freezes the site's rows."""
+    for folder in sorted((out / "sites").iterdir()):
+        prepare.fivefold("site", "approve", out / "study.signed.json", "--site", folder, *words, "--yes")
+        prepare.fivefold("site", "prepare", out / "study.signed.json", "--site", folder)
 
 
 def pooled(out: Path) -> pd.DataFrame:

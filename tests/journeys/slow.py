@@ -6,24 +6,17 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from examples import prepare
 from fivefold.engines.concurrent import ConcurrentEngine
 from fivefold.engines.local import local_nodes
 from fivefold.protocol.messages import Envelope
 from fivefold.site.node import Node
-from tests.journeys.consortium import SITES
+from tests.journeys.consortium import SITES, approve_anew, sign_anew
 
 
 def sign_again(out: Path, text: str, *, totals: str = "refused") -> None:
     """The study in `out` with this text, frozen, signed, approved and prepared by everybody."""
-    study, signed = out / "study.yaml", out / "study.signed.json"
-    study.write_text(text, "utf-8")
-    prepare.fivefold("study", "freeze", study, "--replace")
-    prepare.fivefold("study", "sign", study, "--key", out / "lead.key", "--replace")
-    for site in SITES:
-        folder = out / "sites" / site
-        prepare.fivefold("site", "approve", signed, "--site", folder, "--site-totals", totals, "--yes")
-        prepare.fivefold("site", "prepare", signed, "--site", folder)
+    sign_anew(out, text)
+    approve_anew(out, "--site-totals", totals)
 
 
 class Slow:

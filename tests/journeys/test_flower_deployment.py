@@ -18,7 +18,7 @@ from fivefold.engines.flower.superlink import environment
 from fivefold.errors import EngineProblem, ProtocolViolation, SiteRefused, SourceNotFound
 from fivefold.records.audit import Entry, entries, verify
 from fivefold.results.write import comparable
-from tests.journeys.consortium import ROOT, command, fivefold, signed
+from tests.journeys.consortium import ROOT, approve_anew, command, fivefold, sign_anew, signed
 from tests.journeys.deployment import Deployment, deployed
 
 SITE = "inst-10-12"
@@ -37,17 +37,10 @@ def flower(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
 
 def only_cox(out: Path) -> None:
     """The study with one analysis, signed and approved anew."""
-    study = out / "study.yaml"
-    text = study.read_text("utf-8")
+    text = (out / "study.yaml").read_text("utf-8")
     first, cox, by_site = (text.index(f"  - name: {n}\n") for n in ("description", "cox", "cox-by-site"))
-    study.write_text(text[:first] + text[cox:by_site].rstrip() + "\n\n" + text[text.index("envelope:") :], "utf-8")
-    for name in ("study.frozen.json", "study.signed.json"):
-        (out / name).unlink()
-    prepare.fivefold("study", "freeze", study)
-    prepare.fivefold("study", "sign", study, "--key", out / "lead.key")
-    for site in sorted((out / "sites").iterdir()):
-        prepare.fivefold("site", "approve", out / "study.signed.json", "--site", site, "--yes")
-        prepare.fivefold("site", "prepare", out / "study.signed.json", "--site", site)
+    sign_anew(out, text[:first] + text[cox:by_site].rstrip() + "\n\n" + text[text.index("envelope:") :])
+    approve_anew(out)
 
 
 def log_of(flower: Deployment, site: str) -> list[Entry]:
@@ -130,13 +123,8 @@ def test_a_study_that_nobody_approved_is_refused_before_a_row_is_read(flower: De
     data = next((out / "sites" / SITE).glob("*.csv"))
     away = data.rename(data.with_suffix(".away"))  # a node that reads rows first fails by that
     other = shutil.copytree(out, out.parent / "other", ignore=shutil.ignore_patterns("sites", "coordinator", "*.log"))
-    study = other / "study.yaml"
     try:
-        study.write_text(study.read_text("utf-8").replace("age + sex + ecog", "age + sex"), "utf-8")
-        for name in ("study.frozen.json", "study.signed.json"):
-            (other / name).unlink()
-        prepare.fivefold("study", "freeze", study)
-        prepare.fivefold("study", "sign", study, "--key", other / "lead.key")
+        sign_anew(other, (other / "study.yaml").read_text("utf-8").replace("age + sex + ecog", "age + sex"))
         with flower.engine() as engine, pytest.raises(SiteRefused) as refused:
             session.run(signed(other), engine, other / "run", tell=lambda _: None, engine_name="flower", resume=False)
         assert f"{SITE}: NotApproved" in refused.value.message

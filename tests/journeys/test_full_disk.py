@@ -16,7 +16,7 @@ from fivefold.cli.main import run as fivefold_here
 from fivefold.records.audit import verify
 from fivefold.records.validation import changed_files
 from fivefold.results.write import comparable
-from tests.journeys.consortium import SITES
+from tests.journeys.consortium import SITES, approve_anew, sign_anew
 
 
 @pytest.fixture(scope="module")
@@ -24,16 +24,10 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The breast consortium with the description alone, approved and frozen anew."""
     out = tmp_path_factory.mktemp("full") / "breast"
     prepare.prepare("breast", out)
-    study = out / "study.yaml"
-    lines = study.read_text("utf-8")
+    lines = (out / "study.yaml").read_text("utf-8")
     first, last = lines.index("  - name: malignancy"), lines.index("envelope:")
-    study.write_text(lines[:first] + lines[last:], "utf-8")
-    for name in ("study.frozen.json", "study.signed.json"):
-        (out / name).unlink()
-    prepare.fivefold("study", "sign", study, "--key", out / "lead.key")
-    for site in SITES:
-        prepare.fivefold("site", "approve", out / "study.signed.json", "--site", out / "sites" / site, "--yes")
-        prepare.fivefold("site", "prepare", out / "study.signed.json", "--site", out / "sites" / site)
+    sign_anew(out, lines[:first] + lines[last:])
+    approve_anew(out)
     return out
 
 

@@ -20,7 +20,7 @@ from fivefold.protocol import messages as m
 from fivefold.protocol.results import Result
 from fivefold.records.audit import entries, verify
 from fivefold.results.write import comparable
-from tests.journeys.consortium import SITES, fivefold, signed
+from tests.journeys.consortium import SITES, fivefold, sign_anew, signed
 from tests.journeys.deployment import Deployment, deployed
 
 SITE = "fir"
@@ -88,11 +88,7 @@ def consortium(tmp_path_factory: pytest.TempPathFactory) -> Path:
     first, last = text.index("  - name: averaging"), text.index("privacy:")
     theirs = ANALYSIS.replace("METHOD", "flower_app") + f"      app: logistic\n      digest: {digest}\n"
     ours = ANALYSIS.replace("METHOD", "fedavg").replace("theirs", "ours")
-    (out / "study.yaml").write_text(f"{text[:first]}{theirs}{ours}\n{text[last:]}", "utf-8")
-    for name in ("study.frozen.json", "study.signed.json"):
-        (out / name).unlink()
-    prepare.fivefold("study", "freeze", out / "study.yaml")
-    prepare.fivefold("study", "sign", out / "study.yaml", "--key", out / "lead.key")
+    sign_anew(out, f"{text[:first]}{theirs}{ours}\n{text[last:]}")
     for site in SITES:
         folder = out / "sites" / site
         shutil.copytree(out / "apps", folder / "apps")

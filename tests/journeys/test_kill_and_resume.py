@@ -15,7 +15,7 @@ from examples import prepare
 from fivefold.auth.keys import public_of, read_key
 from fivefold.records.audit import verify
 from fivefold.results.write import comparable
-from tests.journeys.consortium import SITES, command, fivefold
+from tests.journeys.consortium import SITES, approve_anew, command, fivefold, sign_anew
 
 KILLS = int(os.environ.get("FIVEFOLD_KILLS", "3"))  # twenty take minutes
 
@@ -25,17 +25,10 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The breast consortium with a study of the regression alone, approved and frozen anew."""
     out = tmp_path_factory.mktemp("kill") / "breast"
     prepare.prepare("breast", out)
-    study = out / "study.yaml"
-    lines = study.read_text("utf-8")
+    lines = (out / "study.yaml").read_text("utf-8")
     first, last = lines.index("  - name: description"), lines.index("  - name: malignancy")
-    study.write_text(lines[:first] + lines[last:], "utf-8")
-    for name in ("study.frozen.json", "study.signed.json"):
-        (out / name).unlink()
-    prepare.fivefold("study", "freeze", study)
-    prepare.fivefold("study", "sign", study, "--key", out / "lead.key")
-    for site in SITES:
-        prepare.fivefold("site", "approve", out / "study.signed.json", "--site", out / "sites" / site, "--yes")
-        prepare.fivefold("site", "prepare", out / "study.signed.json", "--site", out / "sites" / site)
+    sign_anew(out, lines[:first] + lines[last:])
+    approve_anew(out)
     return out
 
 

@@ -27,7 +27,7 @@ from fivefold.records.sealed_journal import aggregates_of
 from fivefold.results.noise_agreement import agreement
 from fivefold.results.write import comparable, read_json
 from fivefold.site.budget_book import load, place
-from tests.journeys.consortium import SITES, Losing, command, engine, fivefold, pooled, signed
+from tests.journeys.consortium import SITES, Losing, approve_anew, command, engine, fivefold, pooled, sign_anew, signed
 
 
 @pytest.fixture(scope="module")
@@ -35,18 +35,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The private breast study with a shorter training, at sites that do not permit their own totals."""
     out = tmp_path_factory.mktemp("private") / "breast"
     prepare.prepare("breast", out, "private.yaml")
-    study = out / "study.yaml"
-    text = study.read_text("utf-8").replace("rounds: 12", "rounds: 3").replace("evaluate_every: 12", "evaluate_every: 3")
-    study.write_text(text, "utf-8")
-    for name in ("study.frozen.json", "study.signed.json"):
-        (out / name).unlink()
-    prepare.fivefold("study", "freeze", study)
-    prepare.fivefold("study", "sign", study, "--key", out / "lead.key")
-    for site in SITES:
-        folder = out / "sites" / site
-        signed_study = out / "study.signed.json"
-        prepare.fivefold("site", "approve", signed_study, "--site", folder, "--site-totals", "refused", "--yes")
-        prepare.fivefold("site", "prepare", out / "study.signed.json", "--site", folder)
+    text = (out / "study.yaml").read_text("utf-8")
+    sign_anew(out, text.replace("rounds: 12", "rounds: 3").replace("evaluate_every: 12", "evaluate_every: 3"))
+    approve_anew(out, "--site-totals", "refused")
     return out
 
 
