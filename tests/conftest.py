@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.named_tests import pytest_configure
+
+__all__ = ["pytest_configure"]
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:

@@ -1,4 +1,5 @@
-"""Every requirement has one row, with a state; what is met names a test that exists, and what is not met names none."""
+"""Every requirement has one row, with a state; what is met names a test that exists, and what is not met names none. That each
+named test passes, `tests/named_tests.py` sees to at the end of a run."""
 
 from __future__ import annotations
 
