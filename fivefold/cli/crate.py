@@ -165,6 +165,7 @@ def show(folder: CratePath) -> None:
     from rich.text import Text
 
     from fivefold.coordinator.package_check import is_package
+    from fivefold.coordinator.recall import why_not
     from fivefold.records.bag import payload_of
     from fivefold.records.validation import read_crate
 
@@ -183,6 +184,8 @@ def show(folder: CratePath) -> None:
     page = payload_of(folder) / "ro-crate-preview.html"
     console.print(Text(f"licence {_id(root.get('license'))}; preview {page}", "dim"))
     if is_package(folder):
+        if recalled := why_not(folder):
+            console.print(Text(f"RECALLED: {recalled}", "bold red"))
         console.print(Text("\nThe Five Safes, phase by phase", "bold"))
         for entity in outer.values():
             if entity.get("@type") in ("AssessAction", "UpdateAction"):

@@ -187,6 +187,39 @@ def release(run: RunFolder, number: Number, key: KeyFile, beside: Beside = None,
     typer.echo(f"released: {place}")
 
 
+@app.command()
+def recall(
+    run: RunFolder,
+    number: Number,
+    key: KeyFile,
+    why: Annotated[str, typer.Option(help="What was wrong; everybody reads it.", show_default=False)],
+    crate: Annotated[
+        list[Path] | None, typer.Option(help="A package made of the release; RUN-crate beside the run is found.", metavar="DIR")
+    ] = None,
+    sites: Sites = None,
+) -> None:
+    """Recall a release that was wrong: a signed notice, entries at both sides, a mark on the release and its packages."""
+    from fivefold.cli.keys import open_key
+    from fivefold.cli.outputs_sites import tell_recall
+    from fivefold.coordinator import airlock
+    from fivefold.coordinator import recall as recalls
+    from fivefold.governance.recalls import NOTICE
+
+    it = airlock.airlock(run)
+    said = recalls.recall(it, open_key(key), number, why=why)
+    typer.echo(f"recalled: {said.words}")
+    told = tell_recall(it, said.raw, sites)
+    notice = run / "released" / f"{number:03d}" / NOTICE
+    typer.echo(f"  told {', '.join(told)}" if told else f"  send {notice} to every site: `fivefold site recall NOTICE STUDY`")
+    beside = run.absolute().with_name(f"{run.absolute().name}-crate")
+    for package in crate or ([beside] if beside.is_dir() else []):
+        marked = recalls.mark(package, said)
+        typer.echo(f"  {package}: {'marked as recalled' if marked else 'made of another release, not marked'}")
+        if marked and (note := recalls.record_note(package)):
+            typer.echo(f"  {note}")
+    typer.echo("  What is out stays known: whoever has it is to be told. It still counts in every later check for differences.")
+
+
 def _print_report(made: Proposal, digest: str) -> None:
     from rich.console import Console
     from rich.text import Text

@@ -50,6 +50,18 @@ def tell(it: Airlock, held: Held, number: int, form: Form, beside: Sequence[Path
         record(site, it.study, proposed, release=f"{it.run}/{number}")
 
 
+def tell_recall(it: Airlock, notice: bytes, sites: Path | None) -> list[str]:
+    """Enter a recall at each site whose folder is here; the names of those that have it."""
+    from fivefold.site.release_ledger import recall
+
+    where = place(it.folder, sites)
+    if where is None:
+        return []
+    for site in _sites(it, where):
+        recall(site, it.study, notice)
+    return [s.name for s in it.study.study.sites]
+
+
 def _proposed(it: Airlock, held: Held, number: int, form: Form, beside: Sequence[Path]) -> Proposed:
     from fivefold.coordinator.airlock import population, proposal
     from fivefold.site.release_ledger import Proposed

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fivefold.cli.site_budget import budget
-from fivefold.cli.site_life import close, counter, life, refuse, review
+from fivefold.cli.site_life import close, counter, life, recall, refuse, review
 from fivefold.cli.site_page import print_report, print_study
 from fivefold.cli.site_people import app as people_commands
 from fivefold.cli.site_people import verdict
@@ -37,6 +37,7 @@ app.command()(refuse)
 app.command()(counter)
 app.command()(close)
 app.command()(life)
+app.command()(recall)
 app.command()(notice)
 app.command("app")(site_app)
 

@@ -86,6 +86,20 @@ def close(study: StudyFile, site: Where = HERE, reason: Annotated[str, typer.Opt
     typer.echo("the snapshot is destroyed" if gone else "there was no snapshot of this study")
 
 
+def recall(
+    file: Annotated[Path, typer.Argument(help="The notice of a recall.", metavar="FILE", show_default=False)],
+    study: StudyFile,
+    site: Where = HERE,
+) -> None:
+    """Enter the recall of a release: an incident in this site's log and ledger."""
+    from fivefold.site.folder import opened
+    from fivefold.site.release_ledger import recall as enter
+    from fivefold.study.digest import load_signed, read_bytes
+
+    said = enter(opened(site), load_signed(study), read_bytes(file))
+    typer.echo(said.words)
+
+
 def life(
     study: StudyFile, site: Where = HERE, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
 ) -> None:

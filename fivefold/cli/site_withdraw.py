@@ -23,7 +23,9 @@ def withdraw(
     reason: Annotated[str, typer.Option(help="Why, for the record; the other sites and the lead read it.")] = "",
     wish: Annotated[
         list[str] | None,
-        typer.Option(help="What is to become of what is out: totals=…, releases=… keep, retrain or destroy.", metavar="X=Y"),
+        typer.Option(
+            help="What is to become of what is out: totals=…, models=…, releases=… keep, retrain or destroy.", metavar="X=Y"
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Where to write the notice for the others; none is written if left out.", metavar="FILE")

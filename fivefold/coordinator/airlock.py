@@ -56,7 +56,10 @@ from fivefold.results.tables import plain_of
 from fivefold.results.write import file_names, read_results, results_of, write_result
 from fivefold.study.digest import SignedStudy, canonical_json, load_signed
 
-EVENTS = {"output_request": "output request", "output_decision": "output decision", "output_release": "output release"}
+EVENTS = {
+    "output_request": "output request", "output_decision": "output decision", "output_release": "output release",
+    "output_recall": "output recall",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,8 @@ class Attendance:
             self._log.write("notice refused", site=site, **error.public())
             return False
         self._passed.add(site)
-        self._log.write("withdrawal", site=site, by=said.custodian, reason=said.reason, at=said.at, statement=said.statement)
+        facts = {"reason": said.reason, "at": said.at, "statement": said.statement, "wishes": said.wishes}
+        self._log.write("withdrawal", site=site, by=said.custodian, **facts)
         return True
 
     def anew(self) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from fivefold.auth.keys import public_of
 from fivefold.auth.signatures import opened
 from fivefold.errors import FivefoldError, NotApproved, StatementInvalid
-from fivefold.governance.life import Act, Life, Parties, lives
+from fivefold.governance.life import Act, Life, Parties, Role, lives
 from fivefold.governance.proposals import assumed, read_proposal
 from fivefold.governance.statements import Statement, read_chain, read_statement, write
 from fivefold.protocol.messages import Envelope, Opened
@@ -148,7 +148,9 @@ def _acts(run: Path, said: list[Entry], found: SignedStudy, key: str) -> Iterato
         elif e.event == "output release" and f.get("request") in releases:
             yield own("release", e, f"request {f['request']}, as the checkers agreed")
         elif e.event == "release recalled":
-            yield own("recall", e, str(f["reason"]))
+            role: Role = "lead" if f["key"] == found.study.lead.public_key else "checker"
+            who, why = str(f["by"]), f"request {f['request']}: {f['reason']}"
+            yield Act("recall", role, str(f["key"]), who, e.time, why, found.digest, proof=str(f["statement"]))
         elif e.event == "study closed":
             yield Act(
                 "close", "lead", found.study.lead.public_key, str(f["by"]), e.time, str(f["reason"]), found.digest, proof=e.hash

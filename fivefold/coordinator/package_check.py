@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fivefold.auth.keys import fingerprint
 from fivefold.coordinator.package import signers
+from fivefold.coordinator.recall import why_not
 from fivefold.coordinator.release_crate import journal_of, plan_in
 from fivefold.coordinator.run_record import STUDY_FILE
 from fivefold.errors import CrateInvalid, FivefoldError, StatementInvalid
@@ -62,6 +63,9 @@ def check(path: Path, *, recommended: bool = False) -> list[Finding]:
     found.append(_profiles(path, run))
     found.append(_log(run))
     found += _sign_offs(path)
+    recalled = why_not(path)
+    if recalled:
+        found.append(Finding("recall", (recalled,)))
     return found
 
 

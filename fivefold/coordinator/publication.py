@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fivefold.coordinator.package_check import outer, study_of
+from fivefold.coordinator.recall import why_not
 from fivefold.errors import CrateInvalid, OutputHeld
 from fivefold.records.bag import bag_info, require_whole, zip_bag
 from fivefold.records.five_safes_rules import broken
@@ -63,6 +64,9 @@ def require_publishable(package: Path) -> None:
     faults = broken(crate, "MUST")
     if faults:
         raise CrateInvalid("; ".join(faults[:5]), help="Pack the run again with `fivefold crate build RUN`.")
+    recalled = why_not(package)
+    if recalled:
+        raise OutputHeld(recalled, help="Ask for a new release, and pack that.")
     checks = crate.phases("DisclosureCheck")
     if not checks or any(one.get("actionStatus") != COMPLETED for one in checks):
         raise OutputHeld(

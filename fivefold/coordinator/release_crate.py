@@ -16,6 +16,7 @@ from typing import Any
 from fivefold.coordinator import airlock, sealing
 from fivefold.coordinator.run_record import STUDY_FILE, VARIATIONS, record_of
 from fivefold.errors import OutputHeld
+from fivefold.governance.recalls import NOTICE
 from fivefold.governance.statements import read_chain
 from fivefold.records.audit import entries
 from fivefold.records.crate import write_crate
@@ -65,6 +66,13 @@ def source_of(run: Path, found: SignedStudy, number: int, staging: Path) -> Sour
     places = {int(p.name): p for p in sorted((run / "released").glob("[0-9]*")) if (p / "release.json").is_file()}
     if number not in {0, *places}:
         raise OutputHeld(f"there is no release {number} of {run}", help="`fivefold outputs list RUN` shows them.")
+    good = {n: p for n, p in places.items() if not (p / NOTICE).is_file()}
+    if number not in {0, *good} or (places and not good):
+        raise OutputHeld(
+            f"release {number or max(places)} of {run} was recalled, and is not packed",
+            help="Ask for a new release: `fivefold outputs request RUN`.",
+        )
+    places = good
     if places:
         return _released(run, found, number or max(places), places[number or max(places)], staging)
     if sealing.is_sealed(run):

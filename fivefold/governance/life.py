@@ -50,7 +50,7 @@ TABLE: tuple[Transition, ...] = (
     Transition("stop", ("coordinator",), ("running",), "approved"),
     Transition("hold", ("coordinator", "node"), ("running",), "outputs held"),
     Transition("release", ("coordinator", "node"), ("outputs held", "released"), "released"),
-    Transition("recall", ("coordinator", "node"), ("released",), "outputs held"),
+    Transition("recall", ("lead", "checker"), ("released",), "outputs held"),
     Transition("withdraw", ("custodian",), ("approved", *LIVE, "expired", "withdrawn"), "withdrawn"),
     Transition("expire", ("clock",), (*BEFORE, "approved", "running"), "expired"),
     Transition(

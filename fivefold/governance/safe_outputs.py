@@ -23,9 +23,9 @@ from fivefold.governance.statements import Statement, read_chain, write
 from fivefold.study.definition import Study
 
 Choice = Literal["release", "changes", "refuse", "exception"]
-State = Literal["waiting", "may be released", "changes asked", "refused", "released"]
+State = Literal["waiting", "may be released", "changes asked", "refused", "released", "recalled"]
 KINDS = ("table", "survival", "regression", "model", "other")
-REQUEST, WORD, RELEASE = "output_request", "output_decision", "output_release"
+REQUEST, WORD, RELEASE, RECALL = "output_request", "output_decision", "output_release", "output_recall"
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def decide(
     """
     who = may_check(study, checkers, operators, public_of(private).hex())
     standing = standing_of(chain, study, checkers, request)
-    if standing.state in ("released", "refused", "changes asked"):
+    if standing.state in ("released", "recalled", "refused", "changes asked"):
         raise OutputRequestInvalid(
             f"request {request} is closed: {standing.state}", help="The lead asks anew with `fivefold outputs request`."
         )
@@ -210,13 +210,25 @@ def standings(chain: Path, study: Study, checkers: Sequence[Checker]) -> tuple[S
     """Every request with what was said of it. Words of others than checkers count for nothing. Raises `StatementInvalid`."""
     said = read_chain(chain)
     requests = [_request(s) for s in said if s.kind == REQUEST and s.signers == (study.lead.public_key,)]
-    released = {int(s.facts["request"]) for s in said if s.kind == RELEASE}
+    released: dict[int, State] = {int(s.facts["request"]): "released" for s in said if s.kind == RELEASE}
+    back = {int(s.facts["request"]): f"recalled by {s.facts['by']}: {s.facts['reason']}" for s in said if s.kind == RECALL}
+    released |= dict.fromkeys(back.keys() & released.keys(), "recalled")
     by_key = {c.key: c for c in reversed(checkers)}
     words: dict[int, list[Word]] = {}
     for s in said:
         if s.kind == WORD and s.signers[0] in by_key:
             words.setdefault(int(s.facts["request"]), []).append(_word(s, by_key[s.signers[0]]))
-    return tuple(_standing(r, words.get(r.number, ()), study, checkers, r.number in released) for r in requests)
+    return tuple(
+        Standing(
+            r,
+            tuple({w.checker.key: w for w in words.get(r.number, ())}.values()),
+            out,
+            (back.get(r.number, ""),) * (r.number in back),
+        )
+        if (out := released.get(r.number)) is not None
+        else _standing(r, words.get(r.number, ()), study, checkers)
+        for r in requests
+    )
 
 
 def record_release(
@@ -234,11 +246,9 @@ def record_release(
     return write(chain, RELEASE, facts, private)
 
 
-def _standing(request: Request, words: Sequence[Word], study: Study, checkers: Sequence[Checker], released: bool) -> Standing:
+def _standing(request: Request, words: Sequence[Word], study: Study, checkers: Sequence[Checker]) -> Standing:
     latest = {w.checker.key: w for w in words}  # a checker may change their word while the request is open
     final = tuple(latest.values())
-    if released:
-        return Standing(request, final, "released", ())
     against = next((w for w in final if w.choice == "refuse"), None)
     if against is not None:
         veto = f", the own checker of {against.checker.site}" if against.checker.site else ""

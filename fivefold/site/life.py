@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fivefold.governance import answers, approvals
-from fivefold.governance.life import Act, Life, Parties, What, lives
+from fivefold.governance.life import Act, Life, Parties, Role, What, lives
 from fivefold.governance.proposals import assumed, read_proposal
 from fivefold.governance.statements import Statement, read_chain, store
 from fivefold.records.audit import Entry, entries
@@ -24,7 +24,6 @@ EVENTS: Mapping[str, tuple[What, str]] = {
     "open": ("begin", "a run was opened"),
     "close": ("hold", "the run ended"),
     "release entered": ("release", "a release was entered in the ledger"),
-    "release recalled": ("recall", ""),
 }
 """Entries of a site's log that are acts of a study's life."""
 STATED = ("statement", "withdrawal notice")
@@ -37,10 +36,11 @@ def life_of(site: SiteFolder, found: SignedStudy, now: datetime | None = None) -
     custody = site.custody(now)
     study, name = found.study, custody.policy.site
     custodians = frozenset(custody.custodians)
-    parties = Parties(study.lead.public_key, {name: custody.node}, {name: custodians})
+    checkers = frozenset(c.public_key for c in study.outputs.checkers)
+    parties = Parties(study.lead.public_key, {name: custody.node}, {name: custodians}, checkers=checkers)
     kept = site.state / "proposals" / f"{found.digest}.json"
     proposed = read_proposal(kept.read_bytes(), study, found.digest).act() if kept.is_file() else assumed(study, found.digest)
-    acts = [proposed, *_acts(site, found.digest, name, custody.node)]
+    acts = [proposed, *_acts(site, found.digest, name, custody.node, study.lead.public_key)]
     return lives(
         found.digest, [name], acts, parties, last=study.agreements.expires, today=now.astimezone(UTC).date().isoformat()
     )[name]
@@ -98,7 +98,7 @@ def stated(log: Any, said: Statement) -> None:
     log.write("statement", study=said.facts["study"], kind=said.kind, signer=said.signers[0], statement=said.digest)
 
 
-def _acts(site: SiteFolder, study: str, name: str, node: str) -> Iterator[Act]:
+def _acts(site: SiteFolder, study: str, name: str, node: str, lead: str) -> Iterator[Act]:
     """Statements and entries as acts, in the log's order; statements never out of the order of their chain."""
     waiting = list(read_chain(approvals.chain_of(site.path, study)))
     logged = {str(e.facts.get("statement")) for e in _entries(site) if e.event in STATED}
@@ -110,13 +110,19 @@ def _acts(site: SiteFolder, study: str, name: str, node: str) -> Iterator[Act]:
         while waiting and (named or (waiting[0].digest not in logged and str(waiting[0].facts["at"])[:19] <= entry.time[:19])):
             named = named and waiting[0].digest != entry.facts["statement"]
             yield _said(waiting.pop(0), name)
+        if entry.event == "release recalled":
+            f = entry.facts
+            key, why = str(f["key"]), f"{f['release']}: {f['reason']}"
+            role: Role = "lead" if key == lead else "checker"
+            yield Act("recall", role, key, str(f["by"]), entry.time, why, study, name, proof=str(f["statement"]))
+            before = ("", "")
         if entry.event in EVENTS:
             what, words = EVENTS[entry.event]
             run = str(entry.facts.get("run") or entry.facts.get("release") or "")
             if (what, run) == before:  # a run that was opened again after a restart goes on
                 continue
             before = (what, run)
-            why = str(entry.facts.get("reason") or f"{words}{f': {run}' if run else ''}")
+            why = f"{words}{f': {run}' if run else ''}"
             whose = "" if what == "hold" else name  # the end of a run is nothing to a site that has left it
             yield Act(what, "node", node, f"node of {name}", entry.time, why, study, whose, proof=entry.hash)
     yield from (_said(said, name) for said in waiting)

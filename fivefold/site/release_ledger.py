@@ -12,7 +12,7 @@ log.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,6 +25,7 @@ from fivefold.disclosure.differencing import judge
 from fivefold.disclosure.tables import Count
 from fivefold.errors import DifferencingRefused
 from fivefold.governance.output_counts import levels_of
+from fivefold.governance.recalls import Recall, read_recall, recallers
 from fivefold.protocol.encoding import decode, encode
 from fivefold.records.journal import Journal, read
 from fivefold.site import snapshot
@@ -86,6 +87,23 @@ def record(site: SiteFolder, found: SignedStudy, proposed: Proposed, *, release:
         _Ledger(site, now).write(entry)
 
 
+def recall(site: SiteFolder, found: SignedStudy, notice: bytes, *, now: datetime | None = None) -> Recall:
+    """Enter the recall of a release: an incident in this site's log. What was released stays in the ledger, for it is known.
+
+    Raises `StatementInvalid` for a notice that is not signed by the study's lead or one of its checkers.
+    """
+    now = now or datetime.now(UTC)
+    said = read_recall(notice, found.digest, recallers(found.study))
+    release = f"{said.run}/{said.number}"
+    with site.act("incident", kind="recall", study=found.digest, release=release, by=said.by, reason=said.reason) as log:
+        if not any(e["kind"] == "release" and e["release"] == release for e in _Ledger(site, now).entries()):
+            log.write("incident", kind="recall of a release that this ledger has not", study=found.digest, release=release)
+        _Ledger(site, now).write({"kind": "recall", "release": release, "statement": said.identity, "at": now.timestamp()})
+        facts = {"by": said.by, "key": said.key, "reason": said.reason, "statement": said.identity}
+        log.write("release recalled", study=found.digest, release=release, **facts)
+    return said
+
+
 def rows_of(site: SiteFolder, study: Study, digest: str, analyses: Mapping[str, Any]) -> dict[str, Rows]:
     """Who is in each analysis at this site: the keyed hashes of the persons of its cohort or subgroup."""
     table = open_prepared(site, study, digest).table
@@ -126,13 +144,16 @@ class _Ledger:
         self._now = now
         self._entries = list(read(self._path, self._key))
 
+    def entries(self) -> Iterator[Mapping[str, Any]]:
+        return iter(self._entries)
+
     def answered(self, proposal: str) -> bool | None:
         """What was said of this very proposal, if nothing was released since."""
         said = None
         for entry in self._entries:
             if entry["kind"] == "release":
                 said = None
-            elif entry["proposal"] == proposal:
+            elif entry["kind"] == "verdict" and entry["proposal"] == proposal:
                 said = bool(entry["objects"])
         return said
 

@@ -21,6 +21,10 @@ from fivefold.protocol.messages import Roster
 from fivefold.records.journal import read
 from fivefold.site.folder import SiteFolder
 
+THINGS = ("totals", "releases", "models")
+"""What may be out: each is asked for, keep, retrain without the site, or destroy."""
+TRAINING = "fivefold/algorithms/training_loop.py"
+
 
 @dataclass(frozen=True)
 class Out:
@@ -31,13 +35,17 @@ class Out:
     opened: int
     in_flight: tuple[tuple[str, int], ...]
     releases: int
+    trains: bool = False
+    """Whether the approved methods train models."""
 
     @property
     def things(self) -> dict[str, str]:
         """What is out, and in words: each needs a wish."""
         found = {}
         if self.opened:
-            found["totals"] = f"{self.opened} totals that were opened with this site in, and results or models made of them"
+            found["totals"] = f"{self.opened} totals that were opened with this site in, and results made of them"
+        if self.opened and self.trains:
+            found["models"] = "models that were trained on those totals; `retrain` means: again, without this site"
         if self.releases:
             found["releases"] = f"{self.releases} releases that this site's ledger holds of this study"
         return found
@@ -62,7 +70,7 @@ def out_of(site: SiteFolder, study: str) -> Out:
         closed = (folder / "closed").exists()
         opened += len(released)
         flying += [] if closed else [(folder.name, r) for r in sorted(answered - released)]
-    return Out(tuple(runs), opened, tuple(flying), _releases(site, study))
+    return Out(tuple(runs), opened, tuple(flying), _releases(site, study), _trains(site, study))
 
 
 def withdraw(
@@ -82,10 +90,12 @@ def withdraw(
     now = now or datetime.now(UTC)
     wished = dict(wishes or {})
     out = out_of(site, study)
-    unknown = [w for w in wished.values() if w not in WISHES] or [t for t in wished if t not in ("totals", "releases")]
+    unknown = [w for w in wished.values() if w not in WISHES] or [t for t in wished if t not in THINGS]
     if unknown:
         raise NotApproved(
-            f"{unknown[0]!r} is no wish of a withdrawal", rule="wish", help="Write totals=destroy, releases=keep, or retrain."
+            f"{unknown[0]!r} is no wish of a withdrawal",
+            rule="wish",
+            help="Write totals=destroy, releases=keep, models=retrain.",
         )
     wished = dict.fromkeys(out.things, "keep") | wished
     flying = [list(f) for f in out.in_flight]
@@ -119,6 +129,12 @@ def _rounds(folder: Path) -> tuple[set[int], set[int]]:
     if (folder / "aggregates.journal").exists():
         released |= answered & {int(r["round"]) for r in read(folder / "aggregates.journal")}
     return answered, released
+
+
+def _trains(site: SiteFolder, study: str) -> bool:
+    """Whether a method that was approved trains models: its files say so."""
+    said = read_chain(approvals.chain_of(site.path, study))
+    return any(TRAINING in s.facts.get("files", {}) for s in said if s.kind == "approval")
 
 
 def _releases(site: SiteFolder, study: str) -> int:

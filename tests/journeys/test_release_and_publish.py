@@ -13,7 +13,10 @@ from examples import prepare
 from fivefold.auth import keys
 from fivefold.cli.main import run
 from fivefold.coordinator import airlock, sealing
+from fivefold.coordinator.life import lives_of
+from fivefold.coordinator.recall import why_not
 from fivefold.governance.output_forms import numbers_in
+from fivefold.records.audit import entries, verify
 from fivefold.records.five_safes_page import EPSILON
 from tests.records.repository_double import TOKEN, Repository, repository
 
@@ -142,3 +145,54 @@ def test_the_evidence_of_a_package_and_of_a_study_is_one_page(lung: Path, packag
     assert of_package.with_suffix(".pdf").read_bytes().startswith(b"%PDF-")
     assert "Safe outputs" in of_study.read_text("utf-8")
     assert "73 %" in EPSILON
+
+
+def test_a_wrong_release_is_recalled(
+    lung: Path, zenodo: Repository, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A notice that anybody can verify, an incident at both sides, a mark on the release and on its package."""
+    import shutil
+
+    out = tmp_path / "lung"
+    shutil.copytree(lung, out)
+    place, package = out / "runs" / "sealed", out / "runs" / "sealed-crate"
+    assert run(["crate", "publish", str(package)]) == 0
+    keys.write_key(tmp_path / "stranger.key", keys.new_key())
+    words = ["outputs", "recall", str(place), "1", "--why", "two patients were counted twice", "--key"]
+    assert run([*words, str(tmp_path / "stranger.key")]) == 31
+    assert run(["outputs", "recall", str(place), "1", "--why", "", "--key", str(out / "lead.key")]) == 31
+    capsys.readouterr()
+    assert run([*words, str(out / "second-checker.key")]) == 0
+    said = capsys.readouterr().out
+    assert "marked as recalled" in said
+    assert f"record {max(zenodo.deposits)} at" in said
+    assert run([*words, str(out / "lead.key")]) == 58  # once
+
+    def facts(log: Path, event: str) -> list[dict[str, object]]:
+        return [dict(e.facts) for e in entries(log) if e.event == event]
+
+    logs = [place / "audit.jsonl", *sorted((out / "sites").glob("*/state/audit.jsonl"))]
+    statements = set()
+    for log in logs:
+        verify(log)
+        assert facts(log, "incident")
+        (told,) = facts(log, "release recalled")
+        assert (told["by"], told["reason"]) == ("Second output checker", "two patients were counted twice")
+        statements.add(told["statement"])
+    assert len(statements) == 1
+    assert {life.state for life in lives_of(place).values()} == {"outputs held"}
+    assert run(["outputs", "list", str(place)]) == 0
+    assert "1  recalled" in capsys.readouterr().out
+
+    assert run(["crate", "validate", str(package)]) == 56
+    assert "was recalled on" in capsys.readouterr().err
+    assert run(["crate", "show", str(package)]) == 0
+    assert "RECALLED: release 1 of run" in capsys.readouterr().out
+    assert run(["crate", "publish", str(package), "--yes"]) == 59
+    assert run(["crate", "build", str(place), "--out", str(tmp_path / "again")]) == 59
+    note = package / "recalled.json"
+    note.write_bytes(note.read_bytes().replace(b"twice", b"once "))  # the mark cannot be altered unseen either
+    assert "was altered" in why_not(package)
+    site = out / "sites" / "inst-01-02"
+    (place / "notice").write_bytes(note.read_bytes())
+    assert run(["site", "recall", str(place / "notice"), str(out / "study.signed.json"), "--site", str(site)]) == 39

@@ -12,6 +12,7 @@ from fivefold.auth import keys
 from fivefold.cli.main import run as call
 from fivefold.errors import NotApproved, StatementInvalid
 from fivefold.governance import approvals
+from fivefold.governance.custody import sign_policy
 from fivefold.governance.statements import read_chain
 from fivefold.governance.withdrawals import keep_notice, make_notice, own_notice, read_notice, refuse_withdrawn
 from fivefold.protocol.messages import Place
@@ -20,6 +21,7 @@ from fivefold.records.files import write_file
 from fivefold.replay.roster import roster_of
 from fivefold.site.round_book import RoundBook
 from fivefold.site.withdrawal import out_of, withdraw
+from fivefold.study.definition import Analysis
 
 
 def approved(consortium: Any, now: datetime) -> Any:
@@ -48,6 +50,29 @@ def test_the_log_says_what_is_out_and_what_may_still_come_out(consortium: Any, n
     assert [e.event for e in log] == ["withdrawal asked", "withdrawal", "withdrawal notice"]
     assert log[1].facts["may_still_be_opened"] == [["r1", 3]]
     assert read_chain(consortium.site.state / "approvals" / signed.digest)[-1].facts["wishes"] == {"totals": "destroy"}
+
+
+def test_trained_models_are_asked_for_by_themselves(consortium: Any, now: datetime) -> None:
+    options = {"model": {"kind": "linear", "task": "regression"}, "rounds": 2}
+    fit = Analysis("fit", "fedavg", formula="weight ~ age", options=options)
+    for analyses, things in (((fit,), {"totals", "models"}), (consortium.study.analyses, {"totals"})):
+        signed = consortium.signed(analyses=analyses)
+        folder, site = consortium.site.path, consortium.site
+        if analyses == (fit,):
+            consortium.rewrite("methods: [", 'methods: ["fedavg", ')
+            consortium.rewrite("version: 1", "version: 2")
+            sign_policy(folder, consortium.custodian, now=now)
+        approvals.approve(folder, signed.study, signed.digest, consortium.custodian, now=now)
+        run = f"r{len(analyses)}"
+        book = RoundBook(site.state / "runs" / run, run)
+        write_file(site.state / "runs" / run / "study", signed.digest.encode())
+        book.note_answered(Place(signed.digest, run, 1, 1), b"q", None)
+        book.note_released(Place(signed.digest, run, 1, 1), ("basel", "bern", "genf"))
+        book.close()
+        assert set(out_of(site, signed.digest).things) == things
+        withdraw(site, signed.digest, consortium.custodian, reason="", wishes=dict.fromkeys(things, "retrain"), now=now)
+        said = read_chain(site.state / "approvals" / signed.digest)[-1]
+        assert said.facts["wishes"] == dict.fromkeys(things, "retrain")
 
 
 def test_a_notice_is_of_the_sites_own_node_about_this_study(consortium: Any, now: datetime) -> None:
@@ -84,7 +109,7 @@ def test_a_new_approval_takes_the_sites_own_notice_back(consortium: Any, now: da
 
 def test_a_wish_that_is_none_is_refused(consortium: Any, now: datetime) -> None:
     signed = approved(consortium, now)
-    for wishes in ({"totals": "burn"}, {"models": "keep"}):
+    for wishes in ({"totals": "burn"}, {"houses": "keep"}):
         with pytest.raises(NotApproved) as caught:
             withdraw(consortium.site, signed.digest, consortium.custodian, reason="", wishes=wishes, now=now)
         assert caught.value.rule == "wish"
