@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from fivefold.cli.study_life import close, life
+from fivefold.cli.study_life import close, counter, life
 from fivefold.errors import KeyProblem, SignatureWrong, StudyAltered, StudyInvalid
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Write, check, freeze and sign a study file.", no_args_is_help=True, add_completion=False)
 app.command()(life)
+app.command()(counter)
 app.command()(close)
 
 StudyPath = Annotated[Path, typer.Argument(help="The study file.", metavar="STUDY", show_default=False)]

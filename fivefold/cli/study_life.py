@@ -54,6 +54,48 @@ def close(
     typer.echo(f"closed: statement {said.digest[:16]}…; ask each site to close it, too: `fivefold site close STUDY`")
 
 
+def counter(
+    file: Annotated[Path, typer.Argument(help="A site's counter-proposal.", metavar="FILE", show_default=False)],
+    study: Annotated[Path, typer.Argument(help="The signed study that it answers.", metavar="STUDY", show_default=False)],
+    key: Annotated[
+        Path | None,
+        typer.Option("--key", help="The lead's key: accept it, for all sites. Without, it is only shown.", metavar="FILE"),
+    ] = None,
+    why: Annotated[str, typer.Option(help="Why, for the record; the site's own words if left out.")] = "",
+    out: Annotated[Path | None, typer.Option(help="The new file; STUDY.vN.signed.json by default.", metavar="FILE")] = None,
+) -> None:
+    """Show a site's counter-proposal, or make the new version of it: one for all sites, each of which approves it anew."""
+    from fivefold.cli.keys import open_key
+    from fivefold.governance.answers import read_counter
+    from fivefold.governance.proposals import beside, found_beside, read_proposal
+    from fivefold.governance.statements import store
+    from fivefold.governance.study_check import parsed
+    from fivefold.governance.versions import accepted, next_version
+    from fivefold.study.digest import load_signed, read_bytes
+
+    found = load_signed(study)
+    said = read_counter(read_bytes(file), found.study, found.digest)
+    typer.echo(f"{said.site} ({said.custodian}, {said.at[:10]}): {said.why}")
+    for line in said.wanted.words():
+        typer.echo(f"  {line}")
+    made = accepted(found.study, said)
+    for analysis in made.analyses:
+        parsed(made, analysis)
+    if key is None:
+        typer.echo("Accept it for all sites with --key LEAD; every site then approves the new version anew.")
+        return
+    raw = found_beside(study, found)
+    before = read_proposal(raw, found.study, found.digest) if raw else None
+    version = next_version(found, made, said, before, open_key(key), why=why)
+    number = read_proposal(version.proposal, version.signed.study, version.signed.digest).version
+    stem = study.name.removesuffix(".signed.json").removesuffix(f".v{number - 1}")
+    target = out or study.with_name(f"{stem}.v{number}.signed.json")
+    store(target, version.signed.to_bytes(), mode=0o644)
+    store(beside(target), version.proposal, mode=0o644)
+    typer.echo(f"Written: {target}, version {number}\ndigest of the study  {version.signed.digest}")
+    typer.echo("Approvals of the version before do not hold for it: send it to every site.")
+
+
 def _here(study: Path, sites: Path) -> dict[str, Life]:
     """Lives as site folders on this machine tell them; of a site that is not here, the lead's proposal alone."""
     from fivefold.governance.life import Parties, lives

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,16 @@ import pytest
 
 from fivefold.auth import keys
 from fivefold.cli.main import run as call
-from fivefold.errors import NotApproved, StatementInvalid
+from fivefold.errors import NotApproved, StatementInvalid, StudyInvalid
 from fivefold.governance import approvals, statements
 from fivefold.governance.answers import Wanted, read_counter
 from fivefold.governance.proposals import propose, read_proposal
 from fivefold.records.audit import entries
 from fivefold.site import life
 from fivefold.site.withdrawal import withdraw
+from fivefold.study import versions
+from fivefold.study.definition import DifferentialPrivacy
+from fivefold.study.digest import load_signed
 
 
 def test_review_refusal_approval_withdrawal_close(consortium: Any) -> None:
@@ -133,3 +137,60 @@ def test_by_the_command_line(consortium: Any, tmp_path: Path, capsys: pytest.Cap
     log = [e for e in entries(consortium.site.state / "audit.jsonl") if e.event in ("review", "refusal", "statement")]
     assert [e.event for e in log] == ["review", "refusal", "refusal", "statement"]
     assert log[1].facts["reason"] == ""  # the attempt without a reason was logged, and refused
+
+
+def test_a_counter_proposal_becomes_a_version_for_all(
+    consortium: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """basel wants no sex and ten rounds; the lead accepts; the old approvals do not hold for what comes of it."""
+    (tmp_path / "s.signed.json").write_bytes(consortium.signed().to_bytes())
+    keys.write_key(tmp_path / "lead.key", consortium.lead)
+    study, note, here = str(tmp_path / "s.signed.json"), str(tmp_path / "c.json"), str(consortium.site.path)
+    first = load_signed(tmp_path / "s.signed.json")
+    (tmp_path / "s.proposal.json").write_bytes(propose(first, consortium.lead))
+    words = ["--without", "sex", "--rounds", "10", "--why", "sex is not needed", "--out", note]
+    assert call(["site", "counter", study, *words, "--site", here]) == 0
+    assert life.life_of(consortium.site, first).state == "under review"
+    assert call(["study", "counter", note, study]) == 0  # looks, and changes nothing
+    assert "basel (Data custodian" in capsys.readouterr().out
+    assert not list(tmp_path.glob("*.v2.*"))
+    assert call(["study", "counter", note, study, "--key", here + "/keys/custodian.key"]) == 15  # not the lead's
+    assert call(["study", "counter", note, study, "--key", str(tmp_path / "lead.key")]) == 0
+    second = load_signed(tmp_path / "s.v2.signed.json")
+    assert [a.formula for a in second.study.analyses] == ["", "weight ~ age"]
+    assert dict(second.study.variables).keys() == {"age", "weight"}
+    said = read_proposal((tmp_path / "s.v2.proposal.json").read_bytes(), second.study, second.digest)
+    assert (said.version, said.supersedes) == (2, first.digest)
+    assert said.answers == (read_counter(Path(note).read_bytes(), first.study, first.digest).identity,)
+    assert "sex is not needed" in said.why
+
+    approvals.approve(consortium.site.path, first.study, first.digest, consortium.custodian)
+    with pytest.raises(NotApproved) as caught:
+        approvals.check_approval(consortium.site.path, second.digest, datetime.now(UTC), study=second.study)
+    assert caught.value.rule == "no_approval"
+    assert call(["study", "counter", note, str(tmp_path / "s.v2.signed.json")]) == 39  # it answered the first version
+
+
+def test_what_a_version_leaves_out_and_what_it_cannot(consortium: Any) -> None:
+    study = consortium.study
+    fewer = versions.with_rounds(study, 3)
+    assert [dict(a.options) for a in fewer.analyses] == [{}, {"family": "gaussian"}]
+    logit = replace(study.analyses[1], formula="heavy ~ age + log(weight) + age:sex", options={"family": "binomial"})
+    tables = replace(study.analyses[0], options={"grid": {"age": (0, 50, 120), "sex": (1,)}, "tables": (("sex", "heavy"),)})
+    both = replace(study, analyses=(tables, logit))
+    made = versions.without_variables(versions.with_rounds(both, 3), ["sex"])
+    assert made.analyses[1].formula == "heavy ~ age + log(weight)"
+    assert made.analyses[1].options["max_iterations"] == 3
+    assert made.analyses[0].options == {"grid": {"age": (0, 50, 120)}}
+    for wrong in (
+        lambda: versions.without_variables(study, ["age"]),  # the cohort needs it
+        lambda: versions.without_variables(study, ["weight"]),  # a derived variable needs it
+        lambda: versions.with_noise(study, 2.0),
+        lambda: versions.without_analyses(study, ["means", "slope"]),
+    ):
+        with pytest.raises(StudyInvalid):
+            wrong()
+    noise = DifferentialPrivacy("person", 3.0, 1e-6, 1.5)
+    noisy = replace(study, privacy=replace(study.privacy, differential_privacy=noise))
+    for wanted, found in ((2.0, 2.0), (1.0, 1.5)):  # never less
+        assert versions.with_noise(noisy, wanted).privacy.differential_privacy.noise_multiplier == found  # type: ignore[union-attr]
