@@ -56,13 +56,14 @@ class Cost:
 @dataclass(frozen=True)
 class Method:
     """`parse` turns an analysis into the method's own frozen spec (raising `StudyInvalid` or `FormulaInvalid` with a sentence
-    that says what to write instead); `rounds(spec)` is the generator; `steps` are its site steps; `cost(spec)` bounds it."""
+    that says what to write instead); `rounds(spec)` is the generator (one that yields a `Snapshot` takes it as its second
+    argument, and goes on from there); `steps` are its site steps; `cost(spec)` bounds it."""
 
     name: str
     title: str
     paper: str
     parse: Callable[[Analysis, Setting], Any]
-    rounds: Callable[[Any], Rounds]
+    rounds: Callable[..., Rounds]
     steps: tuple[SiteStep, ...]
     cost: Callable[[Any], Cost]
     trains: bool = False

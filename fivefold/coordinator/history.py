@@ -9,7 +9,7 @@ Only the last aggregate is held in memory; a site that missed more is told from 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +66,16 @@ class History:
         question: bytes,
         transcript: bytes,
         buffer: Filled | None = None,
+        *,
+        steps: Sequence[str] = (),
     ) -> None:
         """`question` and `transcript` are empty where the aggregate is taken on trust. `buffer`: its members, and from which
-        version of the weights each one's update was computed, and what it weighed."""
+        version of the weights each one's update was computed, and what it weighed. `steps`: what the round asked."""
         totals = encode(tuple(dict(t) for t in outcome.totals))
         told = Told(round, totals, outcome.sites, outcome.dropped, outcome.ended, question, transcript).encode()
         filled = {} if buffer is None else {"buffer": {s: {"version": v, "weight": w} for s, (v, w) in buffer.items()}}
-        self._note({"event": "aggregate", "round": round, "attempt": attempt, "question": digest, "told": told} | filled)
+        record = {"event": "aggregate", "round": round, "attempt": attempt, "question": digest, "told": told}
+        self._note(record | {"steps": tuple(steps)} | filled)
         self._counted(told)
 
     def since(self, known: int) -> tuple[bytes, ...]:

@@ -22,6 +22,7 @@ from fivefold.privacy.fixed_point import ring_for, width
 from fivefold.protocol.encoding import decode, digest, encode
 from fivefold.protocol.messages import Open, Task, Told
 from fivefold.records.audit import AuditLog
+from fivefold.records.checkpoints import Checkpoints
 from fivefold.records.files import write_file
 from fivefold.replay.buffered import buffers_of
 from fivefold.replay.compare import described
@@ -76,12 +77,20 @@ def drive(
     study = found.study
     roster = roster_of(study)
     history = History(folder / "journal" / "rounds.journal", journal_key)
-    cursor, done = Cursor(study, plan.analyses), list[dict[str, Any]]()
+    snapshots = Checkpoints(folder / "journal" / "snapshots", journal_key)
+    cursor, done = Cursor(study, plan.analyses, checkpoints=snapshots.load()), list[dict[str, Any]]()
+    for one in cursor.checkpoints.values():
+        log.write("resumed from snapshot", analysis=one.analysis, round=one.round)
     for record in history.replayed():
-        asked = _replayed(cursor, record)
         told = Told.decode(record["told"])
+        if cursor.open is not None and cursor.passed(told.round):
+            done.append(_round(cursor.open, record["steps"], told.sites, () if "buffer" in record else told.dropped))
+            continue
+        asked = _replayed(cursor, record)
         cursor.feed(Outcome(decode(told.totals), told.sites, told.dropped, told.ended))
-        done.append(_round(asked, told.sites, told.dropped if asked.buffer is None else ()))
+        done.append(_round(asked, _steps(asked), told.sites, told.dropped if asked.buffer is None else ()))
+    if cursor.open is not None and cursor.open.round != history.rounds + 1:
+        raise JournalProblem("the journal ends before the run's snapshot", help="Restore the run folder from a copy.")
 
     def withdrawn(site: str, notice: bytes) -> Withdrawal:
         said = read_notice(notice, found.digest, roster, site)
@@ -119,13 +128,17 @@ def drive(
             dropped = out.dropped if filled is None else ()
             log.write("aggregate", round=asked.round, sites=list(out.sites), dropped=list(dropped))
             proof = (question, total.transcript.encode()) if total.transcript is not None else (b"", b"")
-            history.note_aggregate(asked.round, attempt, hashlib.sha256(question).digest(), out, *proof, filled)
+            said = hashlib.sha256(question).digest()
+            history.note_aggregate(asked.round, attempt, said, out, *proof, filled, steps=_steps(asked))
             if filled is None:
                 there.followed(out.sites, asked.round - 1)
-            done.append(_round(asked, out.sites, dropped))
+            done.append(_round(asked, _steps(asked), out.sites, dropped))
             of = len(roster.names) if asked.buffer is None else asked.buffer.size
             tell(Progress(asked.round, asked.analysis.name, _steps(asked)[0], len(out.sites), of, attempt))
             cursor.feed(out)
+            if cursor.taken is not None:
+                snapshots.keep(cursor.taken)
+                log.write("snapshot", analysis=cursor.taken.analysis, round=cursor.taken.round)
         sums.close(history.rounds + 1)
     finally:
         history.close()
@@ -187,5 +200,5 @@ def _steps(asked: Asked) -> list[str]:
     return [one.step.identity for one in asked.sums]
 
 
-def _round(asked: Asked, sites: tuple[str, ...], dropped: tuple[str, ...]) -> dict[str, Any]:
-    return {"analysis": asked.analysis.name, "questions": tuple(_steps(asked)), "answered": sites, "dropped": dropped}
+def _round(asked: Asked, steps: Iterable[str], sites: tuple[str, ...], dropped: tuple[str, ...]) -> dict[str, Any]:
+    return {"analysis": asked.analysis.name, "questions": tuple(steps), "answered": sites, "dropped": dropped}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from fivefold.errors import JournalProblem, SealBroken, StorageFull
 from fivefold.protocol.encoding import decode, encode
+from fivefold.records.files import write_file
 
 HEAD = 8 + 32
 
@@ -38,8 +39,8 @@ class Journal:
         self._end = end
 
     def append(self, record: Any) -> None:
-        body = encode(record) if self._key is None else _sealed(self._key, encode(record), self._end)
-        data = len(body).to_bytes(8, "big") + hashlib.sha256(body).digest() + body
+        body = encode(record) if self._key is None else sealed(self._key, encode(record), self._end.to_bytes(8, "big"))
+        data = _framed(body)
         try:
             view = memoryview(data)
             offset = self._end
@@ -64,18 +65,31 @@ def read(path: Path, key: bytes | None = None) -> Iterator[Any]:
     """The records in order. Raises `SealBroken` where the key does not open one."""
     at = 0
     for length, body in _records(path) if path.exists() else ():
-        yield decode(body if key is None else _unsealed(key, body, at))
+        yield decode(body if key is None else unsealed(key, body, at.to_bytes(8, "big")))
         at += HEAD + length
 
 
-def _sealed(key: bytes, body: bytes, place: int) -> bytes:
+def rewrite(path: Path, records: Iterable[Any]) -> None:
+    """Put other records in a journal's place, all at once: a crash leaves the old ones or the new ones. Not for a journal that
+    somebody has open. Raises `StorageFull`."""
+    write_file(path, b"".join(_framed(encode(r)) for r in records))
+    path.chmod(0o600)
+
+
+def _framed(body: bytes) -> bytes:
+    return len(body).to_bytes(8, "big") + hashlib.sha256(body).digest() + body
+
+
+def sealed(key: bytes, body: bytes, place: bytes) -> bytes:
+    """ChaCha20-Poly1305 under a random nonce, bound to `place`."""
     nonce = os.urandom(12)
-    return nonce + ChaCha20Poly1305(key).encrypt(nonce, body, place.to_bytes(8, "big"))
+    return nonce + ChaCha20Poly1305(key).encrypt(nonce, body, place)
 
 
-def _unsealed(key: bytes, body: bytes, place: int) -> bytes:
+def unsealed(key: bytes, body: bytes, place: bytes) -> bytes:
+    """The inverse of `sealed`. Raises `SealBroken`."""
     try:
-        return ChaCha20Poly1305(key).decrypt(body[:12], body[12:], place.to_bytes(8, "big"))
+        return ChaCha20Poly1305(key).decrypt(body[:12], body[12:], place)
     except (InvalidTag, ValueError) as error:
         raise SealBroken(
             "a record of the sealed journal cannot be opened", help="Restore the run folder from a copy."

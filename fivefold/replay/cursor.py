@@ -135,19 +135,37 @@ def setting_of(study: Study) -> Setting:
     )
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """A snapshot of an analysis, and where in the run it was taken: after `round`, the analysis having begun after `begun`, at
+    this `version` of its weights."""
+
+    analysis: str
+    begun: int
+    round: int
+    persons: int | None
+    version: int
+    state: Snapshot
+
+
 @dataclass
 class Cursor:
     """Runs the analyses in order. `open` is the question now asked; None when all is done. `persons` is the open analysis' own
-    total of persons over all sites, once a round has told it."""
+    total of persons over all sites, once a round has told it.
+
+    `checkpoints` are the last snapshots by analysis: those given at the start are where their analyses begin. `taken` is the
+    one that the last `feed` brought."""
 
     study: Study
     analyses: tuple[Analysis, ...] = ()
     results: dict[str, Result | Ended] = field(default_factory=dict)
     open: Asked | None = None
-    snapshot: Snapshot | None = None
+    checkpoints: dict[str, Checkpoint] = field(default_factory=dict)
+    taken: Checkpoint | None = None
     persons: int | None = None
     _round: int = 0
     _version: int = 0
+    _begun: int = 0
     _at: int = -1
     _generator: Rounds | None = None
 
@@ -158,7 +176,7 @@ class Cursor:
 
     def feed(self, outcome: Outcome, *, stop: bool = False) -> None:
         """Give the aggregate of the open round to its analysis and move to the next question."""
-        asked = self.open
+        asked, self.taken = self.open, None
         if asked is None or self._generator is None:
             raise ValueError("no question is open")
         if outcome.ended:
@@ -174,6 +192,10 @@ class Cursor:
         self._version += asked.buffer is not None
         self._advance(aggregates if isinstance(asked.question, tuple) else aggregates[0])
 
+    def passed(self, round: int) -> bool:
+        """Whether a snapshot holds what came of this round."""
+        return self.open is not None and round < self.open.round
+
     def close(self) -> None:
         if self._generator is not None:
             self._generator.close()
@@ -186,7 +208,13 @@ class Cursor:
             return
         analysis, self.persons = self.analyses[self._at], None
         self._method: Method = method(analysis.method)
-        self._generator = self._method.rounds(self._method.parse(analysis, self._setting))
+        spec, kept = self._method.parse(analysis, self._setting), self.checkpoints.get(analysis.name)
+        self._begun = self._round if kept is None else kept.begun
+        if kept is None:
+            self._generator = self._method.rounds(spec)
+        else:
+            self._generator = self._method.rounds(spec, kept.state)
+            self._round, self.persons, self._version = kept.round, kept.persons, kept.version
         self._advance(None)
 
     def _advance(self, sent: Any) -> None:
@@ -194,7 +222,9 @@ class Cursor:
         try:
             question = self._generator.send(sent)
             while isinstance(question, Snapshot):
-                self.snapshot = question
+                name = self.analyses[self._at].name
+                self.taken = Checkpoint(name, self._begun, self._round, self.persons, self._version, question)
+                self.checkpoints[name] = self.taken
                 question = self._generator.send(None)
         except StopIteration as done:
             self._finish(done.value)

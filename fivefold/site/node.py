@@ -33,10 +33,10 @@ from fivefold.protocol.encoding import decode, encode
 from fivefold.protocol.messages import Envelope, Place
 from fivefold.records.audit import AuditLog
 from fivefold.records.files import write_file
-from fivefold.records.journal import Journal, read
 from fivefold.replay.compare import described, same
-from fivefold.replay.cursor import Asked, Cursor, Outcome
+from fivefold.replay.cursor import Asked, Cursor
 from fivefold.replay.plan import Plan
+from fivefold.site import followed
 from fivefold.site.admission import admitted, permitted
 from fivefold.site.class_rule import ClassRule
 from fivefold.site.envelope_book import bind, charge_answer
@@ -71,7 +71,8 @@ class Session:
     book: RoundBook
     class_rule: ClassRule
     kept: KeptState
-    journal: Path
+    place: Path
+    """The run's folder at this site."""
     plan: Plan
     cursor: Cursor
     participant: Participant = field(init=False)
@@ -210,6 +211,7 @@ class Node:
         write_file(self._place(session.run) / "closed", b"")
         reply = session.participant.close(asked)
         session.kept.close()
+        followed.forget(session.place)
         self._sessions.pop(session.run).close()
         return reply
 
@@ -276,9 +278,9 @@ class Node:
                 colluders=max(study.privacy.colluders, policy.colluders),
             ),
             kept=KeptState(place / "kept"),
-            journal=place / "aggregates.journal",
+            place=place,
             plan=plan,
-            cursor=Cursor(study, plan.analyses),
+            cursor=followed.cursor_at(place, lambda kept: Cursor(study, plan.analyses, checkpoints=kept)),
         )
         session.participant = Participant(
             standing,
@@ -287,8 +289,7 @@ class Node:
             consider=lambda total: self._consider(session, total),
             release=lambda total: self._release(session, total),
         )
-        for record in read(session.journal):
-            self._feed(session, Outcome(record["totals"], record["sites"], record["dropped"], record["ended"]))
+        session.known = followed.retold(place, session.cursor, lambda n, sites: session.kept.settle(n, self.me in sites))
         self._sessions[run] = session
         return session
 
@@ -320,20 +321,13 @@ class Node:
             if question.buffer is not None:
                 among = members(session.study, self.folder.policy(self.now()), question)
             outcome = verified(told, question, session.standing, session.run, session.book, least, among)
-            journal = Journal(session.journal)
-            try:
-                journal.append({"round": told.round, **vars(outcome)})
-            finally:
-                journal.close()
-            self._feed(session, outcome)
-
-    def _feed(self, session: Session, outcome: Outcome) -> None:
-        question = session.cursor.open
-        if question is not None and question.buffer is not None and self.me in outcome.sites:
-            session.held = None  # it is in; the next one is computed anew
-        session.cursor.feed(outcome)
-        session.known += 1
-        session.kept.settle(session.known, self.me in outcome.sites)
+            followed.note(session.place, told.round, outcome)
+            if question.buffer is not None and self.me in outcome.sites:
+                session.held = None  # it is in; the next one is computed anew
+            session.cursor.feed(outcome)
+            session.known = told.round
+            session.kept.settle(session.known, self.me in outcome.sites)
+            followed.keep(session.place, session.cursor)
 
     def _exact(self, session: Session) -> bool:
         """Whether the class rule binds: noise hides a site in a difference of sums, exact sums do not."""

@@ -10,11 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from examples.consortium import prepared
 from fivefold.coordinator import session
 from fivefold.engines.local import LocalEngine, local_engine
+from fivefold.models.safetensors import load
 from fivefold.protocol.results import Result
+from fivefold.records.audit import entries
+from fivefold.replay.cursor import Cursor, Outcome
 from fivefold.study.definition import Analysis
 from fivefold.study.dictionary import Variable
 from fivefold.study.digest import load_signed
@@ -48,7 +52,22 @@ def ran(out: Path, *, at: int = 0, resume: bool = False) -> Result:
     return found
 
 
-def test_a_torch_training_killed_and_resumed_is_the_run_that_was_left_alone(tmp_path: Path) -> None:
+def watched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The rounds that any replay is fed from now on."""
+    fed, plainly = list[int](), Cursor.feed
+
+    def feed(self: Cursor, outcome: Outcome, *, stop: bool = False) -> None:
+        assert self.open is not None
+        fed.append(self.open.round)
+        plainly(self, outcome, stop=stop)
+
+    monkeypatch.setattr(Cursor, "feed", feed)
+    return fed
+
+
+def test_a_torch_training_killed_and_resumed_is_the_run_that_was_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     r = np.random.default_rng(2)
     x = r.normal(size=(120, 2))
     ill = (x.prod(axis=1) > 0).astype(float)
@@ -67,6 +86,15 @@ def test_a_torch_training_killed_and_resumed_is_the_run_that_was_left_alone(tmp_
     _, status = os.waitpid(child, 0)
     assert os.WIFSIGNALED(status)
     assert os.WTERMSIG(status) == signal.SIGKILL
+    kept = killed / "run" / "journal" / "snapshots"
+    assert [p.name for p in kept.glob("*.safetensors")] == ["net-000005.safetensors"]  # the count, then four rounds of training
+    assert set(load((kept / "net-000005.safetensors").read_bytes())) >= {"state.weights", "state.first", "state.second"}
+    fed = watched(monkeypatch)
     found = ran(killed, resume=True)
+    assert min(fed) == 6, "coordinator and sites begin at the snapshot"
+    assert len(fed) >= 1 + len(SITES)
+    said = [e.facts for e in entries(killed / "run" / "audit.jsonl") if e.event == "resumed from snapshot"]
+    assert said == [{"analysis": "net", "round": 5}]
+    assert not any((killed / "sites").rglob("*.safetensors")), "a site's snapshots go with the run"
     assert found.facts["weights_sha256"] == expected.facts["weights_sha256"]
     assert found.tables == expected.tables

@@ -67,20 +67,30 @@ def result(done: session.Run, name: str) -> Result:
 
 def test_scaffold_killed_and_resumed_is_the_run_that_was_left_alone(data: Data, tmp_path: Path) -> None:
     """The control variates lie at the sites: staged in a round that was lost, they must not count."""
-    options = {"rounds": 6, "local_epochs": 3, "batch_size": 32, "learning_rate": 0.3, "evaluate_every": 6, "holdout": 0.25}
+    options = {
+        "rounds": 6,
+        "snapshot_every": 2,
+        "local_epochs": 3,
+        "batch_size": 32,
+        "learning_rate": 0.3,
+        "evaluate_every": 6,
+        "holdout": 0.25,
+    }
     fresh = tmp_path / "fresh"
     prepared(fresh, "breast", data.frame, data.variables, (Analysis("drift", "scaffold", FORMULA, options=options),), seed=3)
     whole = shutil.copytree(fresh, tmp_path / "whole")
     expected = result(run(whole, data), "drift")
-    kept = 0
+    kept = begun = 0
     for at in (9, 14):
         out = shutil.copytree(fresh, tmp_path / f"killed{at}")
         assert killed(out, data, at)
         kept += any((out / "sites").rglob("committed/*"))
+        begun += any((out / "sites").rglob("*.snapshot"))
         found = result(run(out, data, resume=True), "drift")
         assert found.facts["weights_sha256"] == expected.facts["weights_sha256"], at
         assert found.tables == expected.tables
         shutil.rmtree(out)
+    assert begun  # in one of them the sites go on from their own snapshots, beside their variates
     assert kept  # in some of them a variate was on disk when the process died
     assert not any((whole / "sites").rglob("committed/*")), "what a step kept dies with the run"
 
