@@ -46,7 +46,7 @@ def fed(about: Method, generator: Any, aggregates: list[Any], place: Path | None
 @pytest.mark.parametrize("name", TRAININGS)
 def test_a_training_goes_on_from_disk_as_if_it_had_never_stopped(name: str, tmp_path: Path) -> None:
     _, setting, tables = real_data.breast()
-    more = {"model": {"kind": "mlp", "hidden": [3]}} if name == "personalised" else {}
+    more = {"personalised": {"model": {"kind": "mlp", "hidden": [3]}}, "fedbuff": {"site_totals": "needed"}}.get(name, {})
     about, asked = method(name), analysis(name, rounds=5, snapshot_every=2, holdout=0.2, **more)
     log = plain.transcript(about, asked, setting, tables, {3: (setting.sites[1],)})
     spec = about.parse(asked, setting)
