@@ -1,8 +1,8 @@
 """What a share of a roster answers: the sum over its clients, and nothing of any one of them.
 
 Three ways to one sum. Local updates of a linear model are made for a block of clients in one call of NumPy
-(`algorithms/training_vectorised.py`). Steps that add up over persons are asked once of all rows together. Any other step is
-called client by client.
+(`algorithms/training_vectorised.py`), those of a network in one of PyTorch (`algorithms/training_networks.py`). Steps that add
+up over persons are asked once of all rows together. Any other step is called client by client.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fivefold.algorithms import training_networks as networks
+from fivefold.algorithms import training_vectorised as linear
 from fivefold.algorithms.cohort import select
 from fivefold.algorithms.design import Scaling, design, matrix
-from fivefold.algorithms.training_vectorised import BLOCK, KINDS, Blocks
 from fivefold.engines.simulated_clients import Clients, Ids, Merged, padded
 from fivefold.errors import AnswerMalformed, SimulationInvalid
 from fivefold.models.model import ModelSpec
@@ -32,6 +33,7 @@ OVER_PERSONS = (
 )
 """Steps whose answer over the rows of several clients is the sum of their answers."""
 Totals = dict[str, Array]
+Blocks = linear.Blocks | networks.Networks
 
 
 @dataclass(frozen=True)
@@ -162,11 +164,13 @@ def _over_persons(step: SiteStep, arguments: Mapping[str, Any]) -> bool:
 
 # ---- many clients in one call -----------------------------------------------------------------------------------------
 def _by_blocks(step: SiteStep, arguments: Mapping[str, Any]) -> bool:
-    """Whether this is FedAvg's local update of a linear model, over all rows of a client at once."""
+    """Whether this is FedAvg's local update of a linear model or a network, over all rows of a client at once."""
     if step.name != "training.local_update" or arguments["mu"]:
         return False
     fit, local = arguments["fit"], arguments["local"]
-    return fit["model"]["kind"] in KINDS and not (fit["holdout"] or local["batch_size"] or "count" in local)
+    return fit["model"]["kind"] in (*linear.KINDS, *networks.KINDS) and not (
+        fit["holdout"] or local["batch_size"] or "count" in local
+    )
 
 
 def _updates(blocks: dict[int, Blocks], i: int, share: Share, arguments: Mapping[str, Any]) -> dict[str, Array]:
@@ -174,9 +178,11 @@ def _updates(blocks: dict[int, Blocks], i: int, share: Share, arguments: Mapping
     fit, local = arguments["fit"], arguments["local"]
     if i not in blocks:
         model = ModelSpec.of(fit["model"])
-        blocks[i] = Blocks(model, arguments["weights"], float(arguments["rate"]), int(local["epochs"]), float(local["clip"]))
+        many = networks.Networks if model.kind in networks.KINDS else linear.Blocks
+        blocks[i] = many(model, arguments["weights"], float(arguments["rate"]), int(local["epochs"]), float(local["clip"]))
     weights = 0.0
-    for x, y, held in share.clients.blocks(share.ids, BLOCK) or _blocks(share.merged, fit):
+    size = networks.BLOCK if isinstance(blocks[i], networks.Networks) else linear.BLOCK
+    for x, y, held in share.clients.blocks(share.ids, size) or _blocks(share.merged, fit, size):
         weight = _weights(held, local)
         blocks[i].add(x, y, held, weight)
         weights += float(weight.sum())
@@ -190,7 +196,7 @@ def _weights(held: Ids, local: Mapping[str, Any]) -> npt.NDArray[np.float64]:
     return (held > 0).astype(np.float64)
 
 
-def _blocks(merged: Merged, fit: Mapping[str, Any]) -> Iterator[tuple[Any, Any, Ids]]:
+def _blocks(merged: Merged, fit: Mapping[str, Any], size: int) -> Iterator[tuple[Any, Any, Ids]]:
     """The rows that `training_rows.problem` trains on, of all clients of a share."""
     client = np.repeat(np.arange(len(merged.start) - 1), np.diff(merged.start))
     tagged = {**merged.table.columns, "": client.astype(np.float64)}  # rides along through the selection of rows
@@ -201,7 +207,7 @@ def _blocks(merged: Merged, fit: Mapping[str, Any]) -> Iterator[tuple[Any, Any, 
     middle, unit = (float(v) for v in fit["unit"])
     y = (cases[columns.formula.response] - middle) / unit  # type: ignore[index]
     start = np.searchsorted(cases[""], np.arange(len(merged.start)))
-    for a in range(0, len(start) - 1, BLOCK):
-        some = start[a : a + BLOCK + 1]
+    for a in range(0, len(start) - 1, size):
+        some = start[a : a + size + 1]
         rows = slice(int(some[0]), int(some[-1]))
         yield *padded(x[rows], y[rows], some - some[0]), np.diff(some)
