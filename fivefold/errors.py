@@ -349,7 +349,7 @@ class ModelNotExported(PackageProblem):
     """There is no model in the run that could be written in this format."""
 
     exit_code = 94
-    help = "Only trainings have a model: fedavg, fedprox, fedopt, scaffold, personalised, cyclic."
+    help = "Only the methods of federated training have a model; a fit of the method `glm` is its table of coefficients."
 
 
 # ---- a method -------------------------------------------------------------------------------------------------------
