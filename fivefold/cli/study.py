@@ -81,6 +81,7 @@ def check(
             _list(title, found)
         if not wrong and checked.reading.study is not None:
             _promise(checked.reading.study)
+            _safes(checked.reading.study)
             typer.echo(f"{study} is {'complete but for what is still open' if checked.open else 'in order'}.")
     if wrong:
         raise typer.Exit(StudyInvalid.exit_code)
@@ -373,6 +374,20 @@ def _check_json(checked: Checked, wrong: bool) -> dict[str, Any]:
         "open": plain(checked.open),
         "notes": plain(checked.notes),
     }
+
+
+def _safes(study: Study) -> None:
+    """The study's own part of the Five Safes; each site asks more, by its own policy."""
+    from fivefold.errors import FivefoldError
+    from fivefold.governance.five_safes import SAFES, of_study
+
+    try:
+        found = of_study(study, date.today())
+    except FivefoldError:
+        return  # an unreadable last day stands among what is still open
+    for safe, said in found.items():
+        for one in said:
+            typer.echo(f"{'✓' if one.permit else '✗'} {SAFES[safe].lower()}: {one.sentence}")
 
 
 def _promise(study: Study) -> None:

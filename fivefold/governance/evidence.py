@@ -51,6 +51,10 @@ def read_evidence(raw: bytes, study: Study, digest: str) -> SiteEvidence:
             mapping=str(facts["mapping"]),
             log_entries=int(facts["log"]["entries"]),
             log_head=str(facts["log"]["head"]),
+            safes=tuple(
+                (str(safe), tuple(map(str, said["permit"])), tuple(map(str, said["object"])))
+                for safe, said in facts.get("safes", {}).items()
+            ),
             spent=_number(facts["privacy"], "epsilon"),
             delta=_number(facts["privacy"], "delta"),
             document=raw,

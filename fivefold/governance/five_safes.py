@@ -13,7 +13,7 @@ from typing import Any
 from fivefold.governance import safe_data, safe_people, safe_projects, safe_settings
 from fivefold.governance.custody import Custody
 from fivefold.governance.policy import Decision
-from fivefold.governance.register import register_of
+from fivefold.governance.register import Register, register_of
 from fivefold.governance.safe_settings import Surroundings
 from fivefold.study.definition import Study
 
@@ -45,6 +45,15 @@ def judge(
         "people": safe_people.judge(policy, study, register, today, custodian=custodian, checkers=checkers),
         "settings": safe_settings.judge(policy, study, around),
         "data": safe_data.judge(policy, study, folder=folder, report=report),
+    }
+
+
+def of_study(study: Study, today: date) -> dict[str, list[Decision]]:
+    """What a lead can know before any site is asked: the study's own part of each Safe. No policy, register or row is read."""
+    return {
+        "projects": list(safe_projects.of_study(study, today)),
+        "people": [safe_people.separated(study, Register({}), today)],
+        "data": list(safe_data.of_study(study)),
     }
 
 

@@ -24,13 +24,14 @@ def judge(
 ) -> list[Decision]:
     """What the site says to the study's data. `report` is the quality report of the rows that would be frozen
     (`data/quality.py`); before it is there, minimisation and statements alone are judged."""
-    out = [*_minimal(study)]
+    out = [*of_study(study)]
     if policy.data is not None and policy.data.deidentification is not None and folder is not None:
         out.append(_statement(policy, folder))
     return out if report is None else [*out, *_frozen(study, report), *_quality(policy, report)]
 
 
-def _minimal(study: Study) -> Iterator[Decision]:
+def of_study(study: Study) -> Iterator[Decision]:
+    """Minimisation, as the study alone shows it."""
     used = set(used_variables(study))
     idle = [name for name in study.variables if name not in used]
     words = f"nothing uses the variable {idle[0]}" if idle else f"each of the {len(used)} variables is used"

@@ -26,7 +26,7 @@ def judge(
 ) -> list[Decision]:
     """What the site says to the study's people. `custodian` is the key that approves or approved, `checkers` are the site's own
     (name, key); both are judged where they are known."""
-    out = [_separated(study, register, today, checkers)]
+    out = [separated(study, register, today, checkers)]
     rules = policy.people
     if rules is None:
         return [*out, Decision(True, "people", 0, "this site asks for no training, terms or register of the study's people")]
@@ -99,7 +99,7 @@ def _somebody(policy: Policy, rules: People, register: Register, role: Role, tod
         yield Decision(False, "people.required", policy.line("people.required"), f"nobody in the register is {role}")
 
 
-def _separated(study: Study, register: Register, today: date, checkers: Sequence[tuple[str, str]]) -> Decision:
+def separated(study: Study, register: Register, today: date, checkers: Sequence[tuple[str, str]] = ()) -> Decision:
     """Lead, output checkers and those who run nodes are different persons: by key, by name, and by the register."""
     rule = "separation_of_duties"
     nodes = {s.public_key for s in study.sites}

@@ -48,18 +48,21 @@ def judge(
     return [*_stated(policy, study, today), *(_at_site(policy, study, digest, today, folder, register) if folder else ())]
 
 
-def _stated(policy: Policy, study: Study, today: date) -> Iterator[Decision]:
-    """What the study itself has to say."""
-    agreed, rules = study.agreements, policy.projects
-    for rule, words, text in (
-        ("purpose", "purpose", agreed.purpose),
-        ("ethics", "reference of an ethics approval", agreed.ethics),
-    ):
+def of_study(study: Study, today: date) -> Iterator[Decision]:
+    """What any site asks of the study itself: its purpose, its ethics, its last day. Raises `PolicyRefuses` for no day."""
+    agreed = study.agreements
+    told = (("purpose", "purpose", agreed.purpose), ("ethics", "reference of an ethics approval", agreed.ethics))
+    for rule, words, text in told:
         stated = bool(text.strip()) and not placeholder(text)
-        why = f"{rule}: {text}" if stated else f"the study states no {words}"
-        yield Decision(stated, f"projects.{rule}", 0, why)
+        yield Decision(stated, f"projects.{rule}", 0, f"{rule}: {text}" if stated else f"the study states no {words}")
     last = expiry(study)
-    yield Decision(today <= last, "expires", policy.line("expires"), f"the study's agreements end on {last}")
+    yield Decision(today <= last, "projects.expires", 0, f"the study's agreements end on {last}")
+
+
+def _stated(policy: Policy, study: Study, today: date) -> Iterator[Decision]:
+    """What the study itself has to say, and this site's own conditions on it."""
+    yield from of_study(study, today)
+    agreed, rules, last = study.agreements, policy.projects, expiry(study)
     if rules is None:
         return
     if rules.public_benefit:

@@ -83,6 +83,7 @@ def _projects(package: Package) -> Iterable[str]:
             for s in package.sites
         ],
     )
+    yield from _asked(package, "projects")
     yield "</section>"
 
 
@@ -102,6 +103,7 @@ def _people(package: Package) -> Iterable[str]:
     )
     if package.disclosure.by:
         yield f"<p>Outputs were checked by {escape(', '.join(package.disclosure.by))}, none of them the lead.</p>"
+    yield from _asked(package, "people")
     yield "</section>"
 
 
@@ -121,6 +123,7 @@ def _settings(package: Package) -> Iterable[str]:
         ("Site", "Version", "Fingerprint"),
         [(s.organisation or s.site, str(s.policy_version), f"{s.policy_digest[:16]}…") for s in package.sites],
     )
+    yield from _asked(package, "settings")
     yield "</section>"
 
 
@@ -144,6 +147,7 @@ def _data(package: Package) -> Iterable[str]:
             "<p>Privacy spent (ε): none is counted. The study asks for exact sums; they are protected by the number of persons "
             "and sites in each, not by noise.</p>"
         )
+    yield from _asked(package, "data")
     yield "</section>"
 
 
@@ -173,6 +177,18 @@ def _logs(package: Package) -> Iterable[str]:
     )
     yield f"<p>Run {escape(package.run)}; the coordinator's own log lies in the package, <code>run/audit.jsonl</code>.</p>"
     yield "<p>Check all of it: <code>fivefold crate validate PACKAGE</code>.</p></section>"
+
+
+def _asked(package: Package, safe: str) -> Iterable[str]:
+    """Which rules each site's own policy asked about a Safe, and what they said; nothing where no site told."""
+    rows = [
+        (s.organisation or s.site, ", ".join(permit), ", ".join(objects) or "none")
+        for s in package.sites
+        for name, permit, objects in s.safes
+        if name == safe
+    ]
+    if rows:
+        yield _table("What each site's own rules said when it signed", ("Site", "Rules that permit", "Rules that object"), rows)
 
 
 def _list(pairs: Sequence[tuple[str, str]]) -> str:

@@ -37,6 +37,8 @@ class SiteEvidence:
     document: bytes
     organisation: str = ""
     withdrawn: str = ""
+    safes: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = ()
+    """By Safe (projects, people, settings, data): the rules of the site's policy that permitted the study, and that object."""
     spent: float | None = None
     delta: float | None = None
 

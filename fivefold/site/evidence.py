@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fivefold.errors import NotApproved
+from fivefold.governance import five_safes
 from fivefold.governance.evidence import KIND
 from fivefold.governance.statements import read_chain, signed
 from fivefold.records.audit import read_head
@@ -40,6 +41,7 @@ def evidence_of(site: SiteFolder, found: SignedStudy, *, now: datetime | None = 
             "mapping": tags[1],
             "log": {"entries": head.seq if head else 0, "head": head.hash if head else ""},
             "privacy": _privacy(site, found),
+            "safes": _safes(site, found, now),
             "at": now.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         }
         return signed(KIND, facts, site.node_key())
@@ -51,6 +53,26 @@ def _tags(site: SiteFolder, found: SignedStudy) -> tuple[str, str]:
         return "", ""
     tags = open_prepared(site, found.study, found.digest).tags
     return tags.data, tags.mapping
+
+
+def _safes(site: SiteFolder, found: SignedStudy, now: datetime) -> dict[str, dict[str, list[str]]]:
+    """By Safe, the rules of this site's policy that permit the study and those that object, by name: a sentence might tell a
+    person, a count or a share, and stays here."""
+    given = [s for s in read_chain(site.state / "approvals" / found.digest) if s.kind == "approval"][-1:]
+    key = given[0].signers[0] if given else ""
+    checkers = tuple((str(n), str(k)) for n, k in given[0].facts.get("checkers", ())) if given else ()
+    report = open_prepared(site, found.study, found.digest).report if snapshot_path(site, found.digest).exists() else None
+    today, custody = now.astimezone(UTC).date(), site.custody(now)
+    judged = five_safes.judge(
+        site.path, custody, found.study, found.digest, today, custodian=key, checkers=checkers, report=report
+    )
+    return {
+        safe: {
+            "permit": sorted({d.rule for d in said if d.permit}),
+            "object": sorted({d.rule for d in said if not d.permit}),
+        }
+        for safe, said in judged.items()
+    }
 
 
 def _privacy(site: SiteFolder, found: SignedStudy) -> dict[str, float]:
