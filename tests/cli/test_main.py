@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -40,20 +39,6 @@ def test_help_brings_nothing_heavy_and_lists_every_noun() -> None:
     assert not modules_after(code) & HEAVY
     done = subprocess.run([sys.executable, "-m", "fivefold.cli.main", "--help"], capture_output=True, text=True, check=True)
     assert all(f"  {noun}" in done.stdout for noun in frame.NOUNS)
-
-
-def test_import_and_help_are_quick() -> None:
-    def best(*arguments: str) -> float:
-        times = []
-        for _ in range(5):
-            began = time.perf_counter()
-            subprocess.run([sys.executable, *arguments], capture_output=True, check=True)
-            times.append(time.perf_counter() - began)
-        return min(times)
-
-    bare = best("-c", "pass")
-    assert best("-c", "import fivefold") - bare < 0.3
-    assert best("-m", "fivefold.cli.main", "--help") < 0.5
 
 
 def test_a_noun_is_imported_only_when_it_is_used() -> None:
