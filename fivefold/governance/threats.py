@@ -19,6 +19,7 @@ from fivefold.privacy.dp.accounting import multiplier_for, spent
 from fivefold.privacy.dp.words import meaning, short
 from fivefold.privacy.secagg.thresholds import Thresholds
 from fivefold.protocol.results import ResultTable
+from fivefold.replay.buffered import buffers_of
 from fivefold.replay.totals import VERIFIABLE
 from fivefold.study.consistency import thresholds
 from fivefold.study.definition import Analysis, DifferentialPrivacy, Study
@@ -210,6 +211,9 @@ def differencing(it: Choices) -> Threat:
         f"class rule: sums differ by {privacy.minimum_difference} sites or more, over all studies on the same data",
         "each site compares what is about to be released with its own ledger of releases",
     )
+    if buffers_of(it.study, ()):
+        gap = "exact buffers are sums over whoever was done first: between two of them a single site's update shows"
+        return Threat("differencing", who, covered, (gap,), (_noise(it),))
     if privacy.minimum_difference > 2:
         return Threat("differencing", who, covered)
     gap = "a difference of two sites is still permitted: each of the two then learns the other's numbers"

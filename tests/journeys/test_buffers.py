@@ -27,6 +27,7 @@ from fivefold.coordinator.secure_rounds import SecureRounds
 from fivefold.engines.local import local_engine
 from fivefold.errors import SiteRefused, TooManyDropouts
 from fivefold.governance import study_check
+from fivefold.governance.threats import threats
 from fivefold.privacy.dp.accounting import spent
 from fivefold.protocol.encoding import decode
 from fivefold.protocol.messages import Told
@@ -308,3 +309,9 @@ def test_a_larger_or_smaller_buffer_than_the_study_says_is_refused(exact: Path, 
                 run(out, engine, tmp_path / f"run{size}")
         # Three keys are refused already in the key list, five members when the question comes.
         assert {r.rule for trip in ("share", "ask") for r in engine.refusals(trip).values()} == {rule}
+
+
+def test_the_guide_says_what_exact_buffers_leave_open(exact: Path, private: Path) -> None:
+    for out, wanted in ((exact, True), (private, False)):
+        (found,) = (t for t in threats(load_signed(out / "study.signed.json").study) if t.name == "differencing")
+        assert any("a single site's update shows" in gap for gap in found.open) == wanted
