@@ -61,6 +61,9 @@ def counter(
         Path | None,
         typer.Option("--key", help="The lead's key: accept it, for all sites. Without, it is only shown.", metavar="FILE"),
     ] = None,
+    keep_out: Annotated[
+        bool, typer.Option("--keep-out", help="Leave the site out of the analyses that it does not want; all else stays.")
+    ] = False,
     why: Annotated[str, typer.Option(help="Why, for the record; the site's own words if left out.")] = "",
     out: Annotated[Path | None, typer.Option(help="The new file; STUDY.vN.signed.json by default.", metavar="FILE")] = None,
 ) -> None:
@@ -70,7 +73,7 @@ def counter(
     from fivefold.governance.proposals import beside, found_beside, read_proposal
     from fivefold.governance.statements import store
     from fivefold.governance.study_check import parsed
-    from fivefold.governance.versions import accepted, next_version
+    from fivefold.governance.versions import accepted, kept_out, next_version
     from fivefold.study.digest import load_signed, read_bytes
 
     found = load_signed(study)
@@ -78,7 +81,7 @@ def counter(
     typer.echo(f"{said.site} ({said.custodian}, {said.at[:10]}): {said.why}")
     for line in said.wanted.words():
         typer.echo(f"  {line}")
-    made = accepted(found.study, said)
+    made = (kept_out if keep_out else accepted)(found.study, said)
     for analysis in made.analyses:
         parsed(made, analysis)
     if key is None:

@@ -185,6 +185,7 @@ def _analysis(analysis: Analysis) -> list[str]:
     out += [f"formula: {analysis.formula}"] if analysis.formula else []
     out += [f"variables: {', '.join(analysis.variables)}"] if analysis.variables else []
     out += [f"subgroup: {analysis.subgroup}"] if analysis.subgroup else []
+    out += [f"sites: {', '.join(analysis.sites)} alone"] if analysis.sites else []
     options = dict(analysis.options)
     if code_of(analysis) is not None:
         options["model"] = {k: v for k, v in options["model"].items() if k != "source"}

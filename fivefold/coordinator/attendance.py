@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from fivefold.coordinator.secure_rounds import Made, SecureRounds
@@ -105,11 +105,12 @@ class Attendance:
             of = len(self._roster.names)
             raise TooManyDropouts(f"{len(self.known)} of {of} sites have the run open, and {needed} are needed")
 
-    def followed(self, survivors: Iterable[str], round: int) -> None:
+    def followed(self, survivors: Iterable[str], round: int, aside: Collection[str] = ()) -> None:
         """These have followed the run up to this round. The others may have restarted: they open it again; but one that is
-        only slow goes on where it is, and says so itself if it has the run no more."""
+        only slow goes on where it is, and says so itself if it has the run no more; so does one that the analysis leaves
+        `aside`."""
         slow = self._patience.behind() if self._patience is not None else frozenset[str]()
-        self.known = {s: n for s, n in self.known.items() if s in slow} | dict.fromkeys(survivors, round)
+        self.known = {s: n for s, n in self.known.items() if s in slow or s in aside} | dict.fromkeys(survivors, round)
 
     def stop(self, error: TooManyDropouts, *, last: bool) -> None:
         """Raises `SiteRefused` with who refused, by which rule of theirs, where asking again would not help."""

@@ -29,7 +29,7 @@ from fivefold.replay.compare import described
 from fivefold.replay.cursor import Asked, Cursor, Outcome
 from fivefold.replay.plan import OWN, Plan
 from fivefold.replay.roster import roster_of
-from fivefold.replay.totals import on_trust, outcome
+from fivefold.replay.totals import on_trust, outcome, taking_part
 from fivefold.study.consistency import thresholds
 from fivefold.study.digest import SignedStudy
 
@@ -131,7 +131,7 @@ def drive(
             said = hashlib.sha256(question).digest()
             history.note_aggregate(asked.round, attempt, said, out, *proof, filled, steps=_steps(asked))
             if filled is None:
-                there.followed(out.sites, asked.round - 1)
+                there.followed(out.sites, asked.round - 1, aside=set(roster.names) - set(taking_part(asked, roster.names)))
             done.append(_round(asked, _steps(asked), out.sites, dropped))
             of = len(roster.names) if asked.buffer is None else asked.buffer.size
             tell(Progress(asked.round, asked.analysis.name, _steps(asked)[0], len(out.sites), of, attempt))
@@ -175,6 +175,7 @@ def _total(
                 lambda site: Task(question, history.since(there.known[site])).encode(),
                 before_unmask=lambda record: history.note_masked(asked.round, sums.attempts[asked.round], record),
                 transcript=not on_trust(asked, len(sums.roster.names)),
+                members=asked.analysis.sites,
             )
         except TooManyDropouts as error:
             lost = error

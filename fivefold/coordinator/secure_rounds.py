@@ -8,7 +8,7 @@ keys; it is asked for new ones while the others go on, and is back as soon as th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from fivefold.auth.signatures import opened
@@ -97,11 +97,13 @@ class SecureRounds:
         transcript: bool = False,
         more: bool = True,
         among: Among | None = None,
+        members: Collection[str] = (),
     ) -> Total:
         """Ask one question, `task(site)` beside it, and open the sum of the answers.
 
         `question` is its digest. `before_unmask` gets the record for `recover` and returns once it is on disk. `more`: another
-        round may follow. `among`: these sites alone, with fresh keys; nothing is prepared for another round. Raises
+        round may follow. `among`: these sites alone, with fresh keys; nothing is prepared for another round. `members`: where
+        named, only these are asked; the others keep their place for the next round, as who drops out does. Raises
         `TooManyDropouts`: call again for a new attempt with fresh keys among all sites.
         """
         thresholds = self.thresholds if among is None else among.thresholds
@@ -116,7 +118,9 @@ class SecureRounds:
             following=following,
             threads=self._threads,
         )
-        asks = Made(keys.sharers, lambda site: collector.ask(keys, site, task(site)))
+        asks = Made(
+            tuple(s for s in keys.sharers if not members or s in members), lambda site: collector.ask(keys, site, task(site))
+        )
         self._trip(asks, collector.add_masked, following, asking=True)
         survivors = collector.close()
         if self.thresholds.adversary == "active":

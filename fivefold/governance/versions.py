@@ -36,6 +36,16 @@ def accepted(study: Study, said: Counter) -> Study:
     return made
 
 
+def kept_out(study: Study, said: Counter) -> Study:
+    """The study in which the site takes no part in what it does not want, and all else stays. Raises `StudyInvalid` for noise
+    and rounds: half of a sum cannot have more of either."""
+    if said.wanted.noise is not None or said.wanted.rounds is not None:
+        raise StudyInvalid(
+            "noise and rounds are the same for all sites of a sum", help="Accept them for all: leave --keep-out away."
+        )
+    return versions.kept_out(study, said.site, said.wanted.without_analyses, said.wanted.without_variables)
+
+
 def next_version(
     found: SignedStudy, made: Study, said: Counter, before: Proposal | None, private: bytes, *, why: str = ""
 ) -> Version:

@@ -25,12 +25,18 @@ def on_trust(asked: Asked, sites: int) -> bool:
     return any(f.kind == "update" for f in asked.fields) or width(asked.fields) * sites > VERIFIABLE
 
 
+def taking_part(asked: Asked, roster: Sequence[str]) -> tuple[str, ...]:
+    """Who takes part in the analysis of a question, in the study's order: those that it names, or all."""
+    named = asked.analysis.sites
+    return tuple(name for name in roster if not named or name in named)
+
+
 def outcome(asked: Asked, vector: Array, roster: Sequence[str], survivors: Sequence[str], minimum_persons: int) -> Outcome:
     """An opened sum (ring elements) as numbers, small totals hidden before anybody sees them.
 
     Raises `ProtocolViolation` where masks are left in it.
     """
-    dropped = tuple(name for name in roster if name not in survivors)
+    dropped = tuple(name for name in taking_part(asked, roster) if name not in survivors)
     totals = unpack(vector, asked.fields, len(roster), len(survivors))
     try:
         return Outcome(asked.split(screen(totals, asked.fields, minimum_persons)), tuple(survivors), dropped)

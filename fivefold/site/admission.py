@@ -4,11 +4,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from fivefold.auth.keys import public_of
-from fivefold.errors import ProtocolViolation, TooFewSites
+from fivefold.errors import NotApproved, ProtocolViolation, TooFewSites
 from fivefold.governance import five_safes
 from fivefold.governance.approvals import Approval
 from fivefold.governance.policy import Policy, decide
@@ -63,12 +63,24 @@ def admitted(
     return policy, approval, roster, plan
 
 
+def refuse_others(study: Study, asked: Asked | None, round: int, survivors: Iterable[str]) -> None:
+    """Nothing unless a sum holds a site that its analysis leaves out. Raises `ProtocolViolation`, rule `analysis_sites`."""
+    if not any(a.sites for a in study.analyses) and not (asked is not None and asked.analysis.sites):
+        return
+    if asked is None or asked.round != round:
+        raise ProtocolViolation("this sum is of a round that is not open here", rule="analysis_sites")
+    if asked.analysis.sites and not set(survivors) <= set(asked.analysis.sites):
+        raise ProtocolViolation("the sum holds a site that takes no part in the analysis", rule="analysis_sites")
+
+
 def permitted(folder: SiteFolder, study: Study, digest: str, plan: Plan, asked: Asked, when: datetime) -> Policy:
     """Approval and policy, as they are on disk now, for this very question. Raises `Refused`."""
     approval = folder.approval(digest, when, study=study)
     approval.allow(plan.approved_as(asked.analysis.name), asked.question)
     approval.allow_code(asked.analysis)
     policy = folder.policy(when)
+    if asked.analysis.sites and policy.site not in asked.analysis.sites:
+        raise NotApproved("this site takes no part in the analysis", rule="analysis_sites", help="The study names who does.")
     question, round, today = asked.question, asked.round, when.date()
     decide(policy, study, analysis=asked.analysis, question=question, round=round, today=today).enforce()
     return policy

@@ -37,7 +37,7 @@ from fivefold.replay.compare import described, same
 from fivefold.replay.cursor import Asked, Cursor
 from fivefold.replay.plan import Plan
 from fivefold.site import followed
-from fivefold.site.admission import admitted, permitted
+from fivefold.site.admission import admitted, permitted, refuse_others
 from fivefold.site.class_rule import ClassRule
 from fivefold.site.envelope_book import bind, charge_answer
 from fivefold.site.folder import SiteFolder
@@ -217,6 +217,7 @@ class Node:
 
     # ---- what the secure sum asks before a survivor list is signed, and before the first share leaves ------------------
     def _consider(self, session: Session, total: Sum) -> None:
+        refuse_others(session.study, session.cursor.open, total.place.round, total.survivors)
         refuse_withdrawn(self.folder.state, session.digest, session.standing.roster, total.survivors)
         if self._exact(session):
             session.class_rule.consider(self._keys(session, total.survivors), self._keys(session, total.permitted))

@@ -19,7 +19,7 @@ from fivefold.protocol.encoding import decode, encode
 from fivefold.protocol.messages import Told, Transcript
 from fivefold.replay.compare import described, same
 from fivefold.replay.cursor import Asked, Outcome
-from fivefold.replay.totals import on_trust, outcome
+from fivefold.replay.totals import on_trust, outcome, taking_part
 from fivefold.site.round_book import RoundBook
 from fivefold.site.standing import Standing
 from fivefold.site.transcript import verify_transcript
@@ -73,7 +73,7 @@ def _on_trust(
     roster = standing.roster
     if told.sites != roster.in_order(told.sites) or not set(told.sites) <= set(roster.names):
         raise _false("it names sites that are not in the study", "aggregate")
-    if told.dropped != tuple(n for n in roster.names if n not in told.sites):
+    if told.dropped != tuple(n for n in taking_part(asked, roster.names) if n not in told.sites):
         raise _false("the sites that dropped are not those that are not in the sum", "aggregate")
     least, most = (standing.wanted, len(roster.names)) if members is None else members
     if book.released.get(told.round, told.sites) != told.sites or standing.counted(told.sites) < least:

@@ -17,7 +17,7 @@ from fivefold.auth.keys import public_from_hex
 from fivefold.errors import FivefoldError, KeyProblem
 from fivefold.privacy.secagg.thresholds import Thresholds
 from fivefold.study import expressions
-from fivefold.study.definition import DifferentialPrivacy, Study
+from fivefold.study.definition import Analysis, DifferentialPrivacy, Study
 from fivefold.study.dictionary import Dictionary, Variable
 from fivefold.study.expression_parts import FUNCTIONS
 from fivefold.study.expression_syntax import suggestion
@@ -208,6 +208,30 @@ def _analyses(study: Study) -> Iterator[Fault]:
             yield from _known(study, name, scope, ("analyses", i, "variables", k))
         if analysis.subgroup:
             yield from _expression(study, analysis.subgroup, scope, ("analyses", i, "subgroup"))
+        if analysis.sites:
+            yield from _members(study, analysis, i)
+
+
+def _members(study: Study, analysis: Analysis, i: int) -> Iterator[Fault]:
+    """An analysis of some sites: those of the study, each once, and as many as every sum needs."""
+    where, known = ("analyses", i, "sites"), [s.name for s in study.sites]
+    wrong = [n for n in analysis.sites if n not in known]
+    if wrong or len(set(analysis.sites)) != len(analysis.sites):
+        what = f"the study has no site {wrong[0]!r}" if wrong else "a site is named twice"
+        yield Fault(where, what, f"Name some of {', '.join(known)}, each once.")
+        return
+    if analysis.method == "fedbuff":
+        yield Fault(where, "a training in buffers takes whoever is ready, and names no sites", "Leave `sites` out.")
+    if study.privacy.minimum_sites >= 3 and len(analysis.sites) < (least := _least(study)):
+        what = f"{len(analysis.sites)} sites are named, and every sum of this study needs {least}"
+        yield Fault(where, what, "Name more, or lower the threshold or the drop-outs that the noise covers.")
+
+
+def _least(study: Study) -> int:
+    try:
+        return thresholds(study).survivors_needed
+    except FivefoldError:  # a fault of the thresholds, told where they stand
+        return 0
 
 
 def _envelope(study: Study) -> Iterator[Fault]:

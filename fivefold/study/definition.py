@@ -60,6 +60,8 @@ class Analysis:
     variables: tuple[str, ...] = ()
     subgroup: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+    sites: tuple[str, ...] = ()
+    """The sites that take part in it; none named: all of the study."""
 
 
 @dataclass(frozen=True)

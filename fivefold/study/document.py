@@ -115,7 +115,7 @@ def document(study: Study) -> dict[str, Any]:
     else:
         out["stragglers"] = dataclasses.asdict(study.stragglers)
     out["sites"] = [dataclasses.asdict(s) for s in study.sites]
-    out["analyses"] = [dataclasses.asdict(a) for a in study.analyses]
+    out["analyses"] = [{k: v for k, v in dataclasses.asdict(a).items() if v or k != "sites"} for a in study.analyses]
     out["variables"] = [{"name": n, "why": why} for n, why in study.variables.items()]
     out["derived"] = [_variable(d.variable) | {"expression": d.expression} for d in study.derived]
     for derived in out["derived"]:

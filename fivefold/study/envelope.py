@@ -129,6 +129,9 @@ def load_variation(source: str | Path | bytes, study: Study) -> Variation:
     if canonical_json(_statement(value["study"], str(value["varies"]), analysis)) != canonical_json(unsigned):
         raise StudyInvalid("the variation is not in its canonical form")
     within(study, analysis)
+    base = next((a for a in study.analyses if a.name == value["varies"]), None)
+    if base is not None and base.sites != analysis.sites:
+        raise _outside("the variation is for other sites than the analysis that it varies", "envelope_sites")
     return Variation(value["study"], value["varies"], analysis, signature)
 
 
@@ -158,7 +161,7 @@ def _analysis(value: Any) -> Analysis:
 
 
 def _statement(study: str, varies: str, analysis: Analysis) -> dict[str, Any]:
-    parts = dataclasses.asdict(analysis)
+    parts = {k: v for k, v in dataclasses.asdict(analysis).items() if v or k != "sites"}
     return {"format": FORMAT, "study": study, "varies": varies, "analysis": _lists(parts)}
 
 

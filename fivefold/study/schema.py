@@ -110,6 +110,7 @@ class AnalysisFile(Border):
     variables: Names = ()
     subgroup: MaybeText = Field("", description="A condition that restricts the rows.")
     options: dict[str, Any] = Field(default_factory=dict)
+    sites: tuple[ShortName, ...] = Field((), description="The sites that take part in it; all of the study if left out.")
 
 
 class EnvelopeFile(Border):

@@ -41,6 +41,21 @@ def without_variables(study: Study, names: Collection[str]) -> Study:
     return dataclasses.replace(study, variables=variables, analyses=tuple(kept), envelope=envelope)
 
 
+def kept_out(study: Study, site: str, names: Collection[str], variables: Collection[str]) -> Study:
+    """The study in which a site takes no part in the analyses of these names, nor in those that read these variables: they name
+    the sites that do. Raises `StudyInvalid` where there is none such."""
+    hit = {a.name for a in study.analyses if a.name in names or any(_mentions(a, v) for v in variables)}
+    if not hit:
+        raise StudyInvalid("there is no analysis to leave the site out of", help=BY_HAND)
+    others = {a.name: tuple(s for s in a.sites or [s.name for s in study.sites] if s != site) for a in study.analyses}
+    analyses = tuple(dataclasses.replace(a, sites=others[a.name]) if a.name in hit else a for a in study.analyses)
+    return dataclasses.replace(study, analyses=analyses)
+
+
+def _mentions(analysis: Analysis, name: str) -> bool:
+    return _without(analysis, [name]) != analysis or _reads(analysis.subgroup, name)
+
+
 def without_analyses(study: Study, names: Collection[str]) -> Study:
     """The study without these analyses. Raises `StudyInvalid` where none is left."""
     kept = tuple(a for a in study.analyses if a.name not in names)

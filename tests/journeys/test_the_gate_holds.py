@@ -23,13 +23,16 @@ from fivefold.coordinator.life import lives_of
 from fivefold.coordinator.session import Run
 from fivefold.coordinator.session import run as drive
 from fivefold.engines.local import LocalEngine, local_engine
-from fivefold.errors import SiteRefused, TooManyDropouts
+from fivefold.errors import ProtocolViolation, SiteRefused, TooManyDropouts
 from fivefold.governance import approvals, statements
 from fivefold.governance.custody import node_key
 from fivefold.governance.proposals import beside, propose
+from fivefold.protocol import messages as m
 from fivefold.protocol.messages import Envelope
 from fivefold.records.audit import AuditLog, entries, verify
+from fivefold.replay.cursor import Cursor
 from fivefold.results.write import read_results
+from fivefold.site.admission import refuse_others
 from fivefold.site.folder import create, opened, read_private
 from fivefold.site.life import life_of
 from fivefold.site.preparation import prepare
@@ -50,7 +53,7 @@ from fivefold.study.definition import (
 )
 from fivefold.study.dictionary import Dictionary, Variable
 from fivefold.study.digest import SignedStudy, load_signed, sign_study
-from tests.journeys.hostile import Hostile
+from tests.journeys.hostile import Hostile, first
 
 SITES = ("alder", "birch", "cedar", "elm", "fir")
 DICTIONARY = Dictionary(
@@ -323,3 +326,47 @@ def test_the_coordinator_forges_an_approval(them: Them, with_key: str, rule: str
     life = lives_of(run)["fir"]
     assert life.state == "proposed"
     assert "life_key" in {rule for _, rule in life.void}
+
+
+def test_a_site_is_kept_out_of_one_analysis(them: Them) -> None:
+    """fir's answer to the study: not the second analysis. The lead leaves it out there, in a version that all approve; each
+    sum then holds whom the study names, whatever the coordinator asks."""
+    note, where = str(them.out / "note.json"), str(them.site("fir").path)
+    old = sign_study(replace(them.signed.study, seed=9), them.key("lead"))  # a study that nobody has approved yet
+    draft = them.out / "draft.signed.json"
+    draft.write_bytes(old.to_bytes())
+    words = ["--without-analysis", "nearly", "--why", "too few old people here", "--out", note]
+    assert call(["site", "counter", str(draft), *words, "--site", where]) == 0
+    assert call(["study", "counter", note, str(draft), "--keep-out", "--key", str(them.out / "lead.key")]) == 0
+    signed = load_signed(them.out / "draft.v2.signed.json")
+    assert [a.sites for a in signed.study.analyses] == [(), SITES[:-1]]
+    for name in SITES:
+        site = them.site(name)
+        approvals.approve(site.path, signed.study, signed.digest, them.custodian(name))
+        prepare(site, signed.study, signed.digest)
+    hostile = Hostile(them.engine)
+    done = them.run(hostile, signed=signed)
+    assert done.results["all"].sites == SITES  # type: ignore[union-attr]
+    assert done.results["nearly"].sites == SITES[:-1]  # type: ignore[union-attr]
+    assert {r.dropped for r in done.results.values()} == {()}  # type: ignore[union-attr]
+    assert not them.log("fir", "refused")
+    assert [e.place.round for s, trip, e in hostile.heard if (s, trip) == ("fir", "ask")] == [1]
+
+    # a coordinator that asks it all the same gets nothing; and the others serve no sum with it in
+    def alter(name: str, asked: Envelope) -> Envelope:
+        if (asked.kind, asked.place.round, name) == ("ask", 2, "elm"):
+            said.append(first(them.engine.nodes["fir"].answer(asked.encode())))
+        return asked
+
+    said: list[Envelope] = []
+    them.run(Hostile(them.engine, alter), signed=signed, name="b")
+    assert m.Refusal.decode(said[0].body).rule == "analysis_sites"
+    assert ("ask", "analysis_sites") in them.refused("fir")
+    open_now = Cursor(signed.study, ()).open
+    assert open_now is not None
+    nearly = replace(open_now, analysis=signed.study.analyses[1])
+    refuse_others(signed.study, nearly, 1, SITES[:-1])
+    for survivors, round in ((SITES, 1), (SITES[:-1], 2)):
+        with pytest.raises(ProtocolViolation) as caught:
+            refuse_others(signed.study, nearly, round, survivors)
+        assert caught.value.rule == "analysis_sites"

@@ -21,7 +21,7 @@ from fivefold.site import life
 from fivefold.site.withdrawal import withdraw
 from fivefold.study import versions
 from fivefold.study.definition import DifferentialPrivacy
-from fivefold.study.digest import load_signed
+from fivefold.study.digest import load_signed, sign_study
 
 
 def test_review_refusal_approval_withdrawal_close(consortium: Any) -> None:
@@ -190,6 +190,11 @@ def test_what_a_version_leaves_out_and_what_it_cannot(consortium: Any) -> None:
     ):
         with pytest.raises(StudyInvalid):
             wrong()
+    out = versions.kept_out(study, "basel", (), ["sex"])
+    assert [a.sites for a in out.analyses] == [(), ("bern", "genf")]
+    with pytest.raises(StudyInvalid) as caught:  # two sites would learn each other's numbers
+        load_signed(sign_study(out, consortium.lead).to_bytes())
+    assert "every sum of this study needs 3" in caught.value.message
     noise = DifferentialPrivacy("person", 3.0, 1e-6, 1.5)
     noisy = replace(study, privacy=replace(study.privacy, differential_privacy=noise))
     for wanted, found in ((2.0, 2.0), (1.0, 1.5)):  # never less

@@ -150,3 +150,15 @@ def test_a_run_s_variations_have_names_of_their_own() -> None:
     assert load_variations([one.to_bytes()], study())[0].statement_digest == one.statement_digest
     with pytest.raises(StudyInvalid, match="two variations are called 'a'"):
         load_variations([one.to_bytes(), one.to_bytes()], study())
+
+
+def test_a_variation_is_of_the_same_sites() -> None:
+    """Who takes part in an analysis was approved; a variation cannot bring somebody else in, or leave one out."""
+    base = study()
+    three = dataclasses.replace(base, analyses=(dataclasses.replace(base.analyses[0], sites=("s1", "s2", "s3")),))
+    other = varied(three, "model", "model-a", formula="outcome ~ age")
+    assert load_variation(sign_variation(three, "model", other, PRIVATE).to_bytes(), three).analysis.sites == ("s1", "s2", "s3")
+    wider = sign_variation(three, "model", dataclasses.replace(other, sites=()), PRIVATE).to_bytes()
+    with pytest.raises(NotApproved) as caught:
+        load_variation(wider, three)
+    assert caught.value.rule == "envelope_sites"

@@ -60,6 +60,8 @@ def carried(study: Study) -> None:
             rule="buffer",
             help="Train with the method fedavg.",
         )
+    if any(a.sites for a in study.analyses):
+        raise EngineUnfit("an analysis leaves sites out, and a plan of tasks asks all of them", rule="analysis_sites")
     for analysis in study.analyses:
         if any(step.keeps_state for step in method(analysis.method).steps):
             raise EngineUnfit(
