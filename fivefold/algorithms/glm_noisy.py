@@ -8,9 +8,9 @@ Gaussian: one question, the moments of (x, y), from which all else follows (Vu a
 clinical trial data"; Wang, UAI 2018, "Revisiting differentially private linear regression"). With noise E on the moments the
 estimate moves by A^-1(e_xy - E_xx β) to first order. Binomial and Poisson: a fixed number of Newton steps, each from a noisy
 score and information; the later half are linear equations in the coefficients and are solved together, so that their noise
-averages. A Gaussian's standard errors add up sampling, A^-1, and noise, A^-1 N A^-1; where the noise reaches far into the
-information, that expansion does not hold, and none are given. For Newton's steps it was seen to cover too seldom: they never
-give errors.
+averages. Standard errors add up sampling, A^-1, and noise, A^-1 N A^-1 (of m steps with noise e_t on the score and E_t on the
+information, β moves by A^-1 mean(e_t + E_t(β_t - β)) to first order, β_t being where step t was asked). Where the noise reaches
+far into the information, or the steps still wander, that expansion does not hold, and none are given.
 """
 
 from __future__ import annotations
@@ -37,6 +37,9 @@ ROUNDING = 1e-9
 CLEAR = 10.0
 """Errors are given where the least eigenvalue of the information is this many times σ·√p, σ being its noise. The spectral norm
 of the noise is about 2σ·√p, so that four fifths of the information are certain."""
+NEAR = 0.5
+"""Errors of Newton's steps are given where all that are solved together were asked within this of the estimate: a scaled
+coefficient moves the linear predictor by at most as much, over which the information changes little."""
 LONGEST = 2.0
 """A Newton step moves no scaled coefficient further."""
 
@@ -182,6 +185,11 @@ def repaired(information: Floats, noise: float) -> Floats:
     return np.asarray((vectors * np.maximum(values, floor)) @ vectors.T)
 
 
+def blurred(along: Floats, sigma: float) -> Floats:
+    """The covariance (p, p) of E·along, E symmetric (p, p) with independent entries of the deviation sigma in its triangle."""
+    return np.asarray(sigma**2 * ((along @ along) * np.eye(len(along)) + np.outer(along, along) - np.diag(along**2)))
+
+
 def clear(information: Floats, noise: float) -> bool:
     """Whether the noise leaves the information positive by far."""
     least = float(np.linalg.eigvalsh(information)[0])
@@ -198,8 +206,7 @@ def gaussian(frame: Frame, triangle: Floats, sigma: float) -> Estimate:
     constant = frame.model.intercept
     persons = float(a[constant, constant]) if constant is not None else None
     c = np.append(-beta, 1.0)
-    # E is symmetric with equal deviations in its triangle: the covariance of e_xy - E_xx β.
-    noise = sigma**2 * ((1 + beta @ beta) * np.eye(p) + np.outer(beta, beta) - np.diag(beta**2))
+    noise = sigma**2 * np.eye(p) + blurred(beta, sigma)  # of e_xy - E_xx β
     blur = sigma * float(np.sqrt(2 * (c @ c) ** 2 - np.sum(c**4)))
     residual = yy - float(b @ beta) + float(np.trace(inverse @ noise))
     if not clear(a, sigma) or persons is None or persons <= p + 1 or residual <= 2 * blur:
@@ -241,7 +248,8 @@ def mean_alone(frame: Frame, first: Seen) -> Floats:
 
 
 def solved(frame: Frame, found: list[Seen]) -> Estimate:
-    """The later half of the steps as one system of linear equations: Σ s + A(β_t - β) = 0."""
+    """The later half of the steps as one system of linear equations, Σ s + A(β_t - β) = 0, with the covariance A^-1 + A^-1 N
+    A^-1 where the expansion holds."""
     last = found[len(found) // 2 :]
     m = len(last)
     a = np.mean([s.information for s in last], axis=0)
@@ -255,7 +263,12 @@ def solved(frame: Frame, found: list[Seen]) -> Estimate:
         persons = float(first.information[constant, constant]) / (
             0.25 if frame.spec.family == "binomial" else frame.ceiling / 2
         )
-    return Estimate(beta, None, persons)
+    apart = [s.beta - beta for s in last]
+    few = persons is not None and persons <= len(beta) + 1
+    if few or not clear(a, of_information) or np.abs(apart).max() > NEAR:
+        return Estimate(beta, None, persons)
+    noise = sum(s.noise[0] ** 2 * np.eye(len(beta)) + blurred(d, s.noise[1]) for s, d in zip(last, apart, strict=True)) / m**2
+    return Estimate(beta, np.asarray(inverse + inverse @ noise @ inverse), persons)
 
 
 def result_of(frame: Frame, found: Estimate, watch: Watch) -> Result:
@@ -274,8 +287,6 @@ def result_of(frame: Frame, found: Estimate, watch: Watch) -> Result:
     if found.covariance is None:
         rows = [(n, float(v)) for n, v in zip(model.names, values, strict=True)]
         why = "the noise reaches too far into the information for standard errors, intervals and p-values, so none are given"
-        if spec.family != "gaussian":
-            why = "noisy Newton steps have no standard errors, intervals and p-values that surely cover, so none are given"
         tables = {"coefficients": ResultTable.of("Coefficients", ("term", "estimate"), rows, notes=(why,))}
         notes.append(why)
     else:
