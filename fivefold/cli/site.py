@@ -213,7 +213,7 @@ def approve(
     from fivefold.governance import approvals
     from fivefold.governance.proposals import found_beside
     from fivefold.governance.statements import read_chain
-    from fivefold.site.life import reviewed, stated
+    from fivefold.site.life import reviewed, stated, superseded
 
     here = _opened(site)
     with here.act("approval asked") as log:
@@ -244,8 +244,11 @@ def approve(
             )
         )
         stated(log, read_chain(approvals.chain_of(here.path, signed.digest))[-1])
+        before = superseded(here, signed, custodian)
     typer.echo(f"approved by {given.custodian} until {given.expires}, under version {given.policy_version} of site.yaml")
     typer.echo(f"  analyses {', '.join(given.analyses)}; site_totals {given.site_totals}; event_totals {given.event_totals}")
+    if before:
+        typer.echo(f"  the approval of the version before ({before[:16]}…) is withdrawn")
     if given.checkers:
         typer.echo(f"  output checkers of this site's own: {', '.join(name for name, _ in given.checkers)}")
 

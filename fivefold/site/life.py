@@ -12,7 +12,7 @@ from typing import Any
 from fivefold.governance import answers, approvals
 from fivefold.governance.life import Act, Life, Parties, Role, What, lives
 from fivefold.governance.proposals import assumed, read_proposal
-from fivefold.governance.statements import Statement, read_chain, store
+from fivefold.governance.statements import Statement, read_chain, read_statement, store
 from fivefold.records.audit import Entry, entries
 from fivefold.site.folder import SiteFolder
 from fivefold.site.preparation import close as destroy_rows
@@ -58,6 +58,27 @@ def reviewed(site: SiteFolder, found: SignedStudy, proposal: bytes) -> None:
     with site.act("review", **facts, proposal=identity):
         if proposal:
             store(place, proposal)
+
+
+def superseded(site: SiteFolder, found: SignedStudy, custodian: bytes) -> str:
+    """Withdraw the approval of the version that this one takes the place of, by the word of the same lead; its digest, or
+    nothing. No study is run in two versions at one site."""
+    kept = site.state / "proposals"
+    said = kept / f"{found.digest}.json"
+    if not said.is_file():
+        return ""
+    before = read_proposal(said.read_bytes(), found.study, found.digest).supersedes
+    old = kept / f"{before}.json"
+    if not old.is_file() or read_statement(old.read_bytes(), old.name).signers != (found.study.lead.public_key,):
+        return ""
+    chain = approvals.chain_of(site.path, before)
+    if approvals.state_of(read_chain(chain)) != "approved":
+        return ""
+    reason = f"the version {found.digest[:16]} takes its place"
+    with site.act("withdrawal", study=before, reason=reason) as log:
+        approvals.withdraw(site.path, before, custodian, reason=reason)
+        stated(log, read_chain(chain)[-1])
+    return before
 
 
 def refuse(site: SiteFolder, study: str, custodian: bytes, *, why: str, now: datetime | None = None) -> None:

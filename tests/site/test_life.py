@@ -20,13 +20,25 @@ from fivefold.records.audit import entries
 from fivefold.site import life
 from fivefold.site.withdrawal import withdraw
 from fivefold.study import versions
-from fivefold.study.definition import DifferentialPrivacy
+from fivefold.study.definition import Agreements, DifferentialPrivacy
 from fivefold.study.digest import load_signed, sign_study
 
+NOW = datetime.now(UTC)
+LATER = (NOW + timedelta(days=90)).date().isoformat()
 
-def test_review_refusal_approval_withdrawal_close(consortium: Any) -> None:
-    now = datetime.now(UTC)
-    signed, site, key = consortium.signed(), consortium.site, consortium.custodian
+
+@pytest.fixture
+def now() -> datetime:
+    return NOW
+
+
+def of(consortium: Any, **changes: Any) -> Any:
+    """The consortium's study, which ends in three months."""
+    return consortium.signed(agreements=Agreements("EK 2026-1", "research", LATER), **changes)
+
+
+def test_review_refusal_approval_withdrawal_close(consortium: Any, now: datetime) -> None:
+    signed, site, key = of(consortium), consortium.site, consortium.custodian
     assert life.life_of(site, signed, now).state == "proposed"
     proposal = propose(signed, consortium.lead, why="a first version", now=now)
     life.reviewed(site, signed, proposal)
@@ -53,7 +65,7 @@ def test_review_refusal_approval_withdrawal_close(consortium: Any) -> None:
 
 
 def test_days_pass_by_themselves(consortium: Any, now: datetime) -> None:
-    signed, site = consortium.signed(), consortium.site
+    signed, site = of(consortium), consortium.site
     last = (now + timedelta(days=3)).date()
     approvals.approve(site.path, signed.study, signed.digest, consortium.custodian, expires=last, now=now)
     assert life.life_of(site, signed, now).state == "approved"
@@ -64,7 +76,7 @@ def test_days_pass_by_themselves(consortium: Any, now: datetime) -> None:
 
 def test_words_that_cannot_follow_close_the_study(consortium: Any, now: datetime) -> None:
     """Somebody with the custodian's key and the folder, but not the commands, writes an approval behind the end."""
-    signed, site = consortium.signed(), consortium.site
+    signed, site = of(consortium), consortium.site
     approvals.approve(site.path, signed.study, signed.digest, consortium.custodian, now=now)
     chain = approvals.chain_of(site.path, signed.digest)
     facts = dict(statements.read_chain(chain)[0].facts)
@@ -76,7 +88,7 @@ def test_words_that_cannot_follow_close_the_study(consortium: Any, now: datetime
 
 
 def test_an_approval_of_another_key_is_told_and_does_not_count(consortium: Any, now: datetime) -> None:
-    signed, site = consortium.signed(), consortium.site
+    signed, site = of(consortium), consortium.site
     approvals.approve(site.path, signed.study, signed.digest, consortium.custodian, now=now)
     chain = approvals.chain_of(site.path, signed.digest)
     facts = dict(statements.read_chain(chain)[0].facts)
@@ -91,10 +103,10 @@ def test_an_approval_of_another_key_is_told_and_does_not_count(consortium: Any, 
 
 
 def test_a_proposal_is_the_leads_own(consortium: Any, now: datetime) -> None:
-    signed = consortium.signed()
+    signed = of(consortium)
     raw = propose(signed, consortium.lead, now=now)
     assert read_proposal(raw, signed.study, signed.digest).version == 1
-    other = consortium.signed(title="Another")
+    other = of(consortium, title="Another")
     for study, digest, text in (
         (other.study, other.digest, raw), (signed.study, signed.digest, raw.replace(b"research", b"commerce"))
     ):  # fmt: skip
@@ -103,7 +115,7 @@ def test_a_proposal_is_the_leads_own(consortium: Any, now: datetime) -> None:
 
 
 def test_a_counter_proposal_is_signed_by_custodian_and_node(consortium: Any, now: datetime) -> None:
-    signed, site = consortium.signed(), consortium.site
+    signed, site = of(consortium), consortium.site
     wanted = Wanted(without_variables=("sex",), rounds=10)
     raw = life.counter(site, signed.study, signed.digest, consortium.custodian, wanted, why="fewer variables", now=now)
     said = read_counter(raw, signed.study, signed.digest)
@@ -119,7 +131,7 @@ def test_a_counter_proposal_is_signed_by_custodian_and_node(consortium: Any, now
 
 
 def test_by_the_command_line(consortium: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    signed = consortium.signed()
+    signed = of(consortium)
     study, site = tmp_path / "s.signed.json", str(consortium.site.path)
     study.write_bytes(signed.to_bytes())
     (tmp_path / "s.proposal.json").write_bytes(propose(signed, consortium.lead))
@@ -143,7 +155,7 @@ def test_a_counter_proposal_becomes_a_version_for_all(
     consortium: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """basel wants no sex and ten rounds; the lead accepts; the old approvals do not hold for what comes of it."""
-    (tmp_path / "s.signed.json").write_bytes(consortium.signed().to_bytes())
+    (tmp_path / "s.signed.json").write_bytes(of(consortium).to_bytes())
     keys.write_key(tmp_path / "lead.key", consortium.lead)
     study, note, here = str(tmp_path / "s.signed.json"), str(tmp_path / "c.json"), str(consortium.site.path)
     first = load_signed(tmp_path / "s.signed.json")
@@ -164,11 +176,32 @@ def test_a_counter_proposal_becomes_a_version_for_all(
     assert said.answers == (read_counter(Path(note).read_bytes(), first.study, first.digest).identity,)
     assert "sex is not needed" in said.why
 
-    approvals.approve(consortium.site.path, first.study, first.digest, consortium.custodian)
+    assert call(["site", "approve", study, "--yes", "--site", here]) == 0  # for all that, the custodian approves the first one
     with pytest.raises(NotApproved) as caught:
         approvals.check_approval(consortium.site.path, second.digest, datetime.now(UTC), study=second.study)
     assert caught.value.rule == "no_approval"
     assert call(["study", "counter", note, str(tmp_path / "s.v2.signed.json")]) == 39  # it answered the first version
+    capsys.readouterr()
+    assert call(["site", "approve", str(tmp_path / "s.v2.signed.json"), "--yes", "--site", here]) == 0
+    assert "the approval of the version before" in capsys.readouterr().out
+    approvals.check_approval(consortium.site.path, second.digest, datetime.now(UTC), study=second.study)
+    with pytest.raises(NotApproved) as caught:  # no site answers for two versions of one study
+        approvals.check_approval(consortium.site.path, first.digest, datetime.now(UTC), study=first.study)
+    assert caught.value.rule == "approval_withdrawn"
+    assert life.life_of(consortium.site, first).state == "withdrawn"
+
+
+def test_a_lead_supersedes_no_other_leads_study(consortium: Any, tmp_path: Path) -> None:
+    other = keys.new_key()
+    first = of(consortium)
+    life.reviewed(consortium.site, first, propose(first, consortium.lead))
+    approvals.approve(consortium.site.path, first.study, first.digest, consortium.custodian)
+    before = read_proposal(propose(first, consortium.lead), first.study, first.digest)
+    lead = replace(first.study.lead, public_key=keys.public_of(other).hex())
+    theirs = sign_study(replace(first.study, lead=lead, title="Theirs"), other)
+    life.reviewed(consortium.site, theirs, propose(theirs, other, before=before))
+    assert life.superseded(consortium.site, theirs, consortium.custodian) == ""
+    approvals.check_approval(consortium.site.path, first.digest, datetime.now(UTC), study=first.study)
 
 
 def test_what_a_version_leaves_out_and_what_it_cannot(consortium: Any) -> None:
