@@ -160,6 +160,8 @@ def show(
     custody = here.custody()
     policy, now = custody.policy, datetime.now(UTC)
     typer.echo(f"site {policy.site}, policy version {policy.version} (signed), asset {policy.asset}, until {policy.expires}")
+    if policy.tier is not None:
+        typer.echo(f"  tier      {policy.tier}")
     for key, who in custody.custodians.items():
         why = custody.standing(key, now.date())
         typer.echo(f"  custodian {who.name}  {key[:16]}…  {why[1] if why else f'until {who.until}'}")

@@ -31,6 +31,7 @@ from fivefold.governance.policy_keys import (
     Projects,
     Settings,
 )
+from fivefold.governance.tiers import Tier, lacking
 from fivefold.privacy.secagg.thresholds import default_threshold
 from fivefold.protocol.questions import Gather, Relay, Sum
 from fivefold.study.definition import Analysis, Study
@@ -91,6 +92,7 @@ class Policy(Frozen):
     projects: Projects | None = None
     settings: Settings | None = None
     data: Data | None = None
+    tier: Tier | None = None
 
     _lines: Mapping[str, int] = PrivateAttr(default_factory=dict)
     _digest: str = PrivateAttr(default="")
@@ -103,6 +105,8 @@ class Policy(Frozen):
             raise ValueError("two custodians share a key; give each person a key of their own")
         if len({p.site for p in self.peers}) != len(self.peers) or len({p.fingerprint for p in self.peers}) != len(self.peers):
             raise ValueError("a peer stands in the list twice")
+        if missing := lacking(self):
+            raise ValueError(f"the tier {self.tier} asks for {'; '.join(missing)}")
         return self
 
     def line(self, key: str) -> int:

@@ -45,6 +45,9 @@ def judge(policy: Policy, study: Study, around: Surroundings | None = None) -> l
 
 
 def _floors(policy: Policy, study: Study) -> Iterator[Decision]:
+    if policy.tier is not None:
+        words = f"the asset {policy.asset} is held at the tier {policy.tier}, and every condition of it stands in the policy"
+        yield Decision(True, "tier", policy.line("tier"), words)
     for rule in FLOORS:
         asked, floor = getattr(study.privacy, rule), getattr(policy, rule)
         words = f"{rule}: the study has {asked}, and this site asks for at least {floor}"

@@ -259,6 +259,7 @@ def policy_values(name: str, custodian: str, key: str, today: date) -> dict[str,
         "projects": None,
         "settings": None,
         "data": None,
+        "tier": None,
     }
 
 
@@ -290,6 +291,7 @@ COMMENTS = {
     "projects": "Safe projects: {reviewers: 2, organisations: 2, public_benefit: true, data_sharing: FILE}. null: none.",
     "settings": "Safe settings: {engines: [flower], encryption: true, no_network: true, releases, code}. null: none.",
     "data": "Safe data: {unreadable: 5, missing: 20, deidentification: {file: FILE, sha256: …}}. null: none.",
+    "tier": "How closely the asset is held: open, controlled or restricted. The keys above must be as strict as the tier asks.",
 }
 
 

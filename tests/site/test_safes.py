@@ -136,6 +136,17 @@ def test_a_training_that_lapses_stops_at_the_next_question(people: Cast) -> None
     check(datetime(2027, 1, 1, 12, tzinfo=UTC))
 
 
+def test_a_checker_whose_training_lapsed_lets_nothing_go(people: Cast) -> None:
+    """The site is asked before each release; where it refuses to answer, that counts as an objection."""
+    from fivefold.site.release_ledger import Proposed, verdict
+
+    people.approve()
+    prepare(people.site, people.signed.study, people.signed.digest, when=people.now)
+    assert verdict(people.site, people.signed, Proposed({}, "all"), now=people.now) is False
+    later = datetime(2027, 1, 1, 12, tzinfo=UTC)
+    refused("people.training", verdict, people.site, people.signed, Proposed({}, "all"), now=later)
+
+
 @pytest.mark.parametrize("missing", ["people.required", "people.training", "people.terms"])
 def test_whoever_lacks_one_thing_is_refused_by_its_rule(consortium: Any, now: datetime, missing: str) -> None:
     block = 'people: {required: [lead], training: [{course: data-protection, roles: [lead]}], terms: "2026"}'
