@@ -21,6 +21,9 @@ def doctor(
     root_certificates: Annotated[
         Path | None, typer.Option(help="The coordinator's certificate, its ca.pem.", metavar="FILE")
     ] = None,
+    flare: Annotated[
+        Path | None, typer.Option(help="The folder of FLARE's client: may a job bring code here?", metavar="DIR")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Check a site before the day. Nothing is sent but a TLS greeting; exit code 1 where there is a fault."""
@@ -42,6 +45,10 @@ def doctor(
         from fivefold.engines.reachability import way_out
 
         checks += way_out(site, superlink, root_certificates, when)
+    if flare is not None:
+        from fivefold.engines.flare.workspace import examined as looked_at
+
+        checks += looked_at(flare)
     faults = sum(c.state == "fault" for c in checks)
     if as_json:
         typer.echo(json.dumps({"ready": not faults, "checks": [asdict(c) for c in checks]}, ensure_ascii=False))

@@ -23,6 +23,7 @@ HARMLESS = WITHDREW | {
     NOT_OPEN,
     "attempt_over",
     "second_key_list",
+    "second_request",
     "secrets_lost",
     "replayed_round",
     "out_of_order",
