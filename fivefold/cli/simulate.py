@@ -55,6 +55,8 @@ def simulate(
     """Play a study over many simulated clients, made when they are needed: how it would learn, not what it may do."""
     from fivefold.engines.simulation import InProcess, simulate, with_rounds
     from fivefold.errors import RunFolderTaken, SimulationInvalid
+    from fivefold.models.lora import bring
+    from fivefold.study.model_code import bases
 
     if out is not None and out.exists() and any(out.iterdir()):
         raise RunFolderTaken(f"{out} already holds a run or other files")
@@ -62,6 +64,8 @@ def simulate(
         raise SimulationInvalid("the secure sum is simulated in one process", help="Leave --secure or --engine ray out.")
     read = _read(study)
     told = with_rounds(read, rounds)
+    if wanted := bases(read.analyses):
+        bring(study.parent, wanted)
     source = _clients(read, study.parent / "sites", sites, made_up, partition, clients, rows)
     answering = min(100, source.count) if roster is None else roster
     answers: Answers = InProcess(source) if engine == "local" else _ray(source, address)

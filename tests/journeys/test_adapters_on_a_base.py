@@ -38,7 +38,12 @@ def test_from_the_study_file_to_the_merged_model(tmp_path: Path, capsys: pytest.
     (asked,) = signed.study.analyses
     assert asked.options["model"]["lora"]["base"] == hashlib.sha256(file.read_bytes()).hexdigest()
 
-    study, first = str(out / "study.signed.json"), str(out / "runs" / "first")
+    study = str(out / "study.signed.json")
+    shutil.copy(file, out / "public.safetensors")
+    few = ["--made-up", "--clients", "4", "--rounds", "1", "--quiet"]
+    assert run(["simulate", study, *few, "--out", str(tmp_path / "played")]) == 0
+
+    first = str(out / "runs" / "first")
     (out / "sites" / "birch" / "models").mkdir()
     (out / "sites" / "birch" / "models" / "base.safetensors").write_bytes(safetensors.dump({**base, "bias2": np.ones(1)}))
     assert run(["run", study, "--quiet", "--out", first]) != 0  # nobody has the base, one has another

@@ -15,6 +15,7 @@ from fivefold.errors import SourceNotFound, StudyInvalid
 from fivefold.models import lora, safetensors
 from fivefold.models.model import ModelSpec, build, flat, size
 from fivefold.plugins import method
+from fivefold.study.model_code import with_sources
 from tests.algorithms import plain
 from tests.algorithms import training_data as td
 
@@ -150,3 +151,13 @@ def test_a_base_is_taken_by_its_digest_alone(base: bytes, tmp_path: Path) -> Non
     unfit = ModelSpec(**{**vars(spec), "more": {**spec.more, "lora": {**spec.more["lora"], "base": own}}})
     with pytest.raises(SourceNotFound, match="other layers"):
         lora.base(unfit)
+
+
+def test_the_file_s_digest_stands_in_its_name_s_place_and_a_missing_one_is_a_fault(base: bytes, tmp_path: Path) -> None:
+    (tmp_path / "base.safetensors").write_bytes(base)
+    for name in ("base.safetensors", "far.safetensors"):
+        data = {"analyses": [{"options": {"model": {**NET, "lora": {"base": name}}}}]}
+        read, faults = with_sources(data, tmp_path)
+        own = read["analyses"][0]["options"]["model"]["lora"]["base"]
+        assert own == (hashlib.sha256(base).hexdigest() if name == "base.safetensors" else "")
+        assert [f.what for f in faults] == ([] if own else ["the base model 'far.safetensors' cannot be read"])
