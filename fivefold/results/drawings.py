@@ -167,6 +167,13 @@ def curve(axes: Axes, table: ResultTable, figure: Figure) -> None:
     axes.set_ylabel(figure.y_label)
     if len(series) > 1:
         axes.legend(loc="best", handlelength=2.6)
+    if hidden := sum(math.isnan(v) for v in y):
+        said = f"{hidden} of {len(y)} points withheld" if hidden < len(y) else "every point is withheld"
+        place = (0.99, 0.02, "right", "bottom") if hidden < len(y) else (0.5, 0.5, "center", "center")
+        axes.text(*place[:2], said, transform=axes.transAxes, ha=place[2], va=place[3], fontsize=8.5, color=GREY)
+        if hidden == len(y):  # an empty axis would invent a scale
+            axes.set_xticks([])
+            axes.set_yticks([])
 
 
 def heat(axes: Axes, table: ResultTable, figure: Figure) -> None:

@@ -113,6 +113,21 @@ def test_a_withheld_number_at_risk_is_a_dash_and_a_withheld_step_a_gap() -> None
     assert np.isnan(line.get_ydata()[-1])
 
 
+@pytest.mark.parametrize(
+    ("rows", "said", "ticks"),
+    [
+        (((0.1, 0.2), (0.5, None), (0.9, 0.8)), "1 of 3 points withheld", True),
+        (((0.1, None), (0.5, None)), "every point is withheld", False),
+    ],
+)
+def test_a_curve_says_how_many_points_are_withheld(rows: Any, said: str, ticks: bool) -> None:
+    table = ResultTable.of("Calibration", ("predicted", "observed"), rows)
+    figure = Figure("curve", "calibration", "Calibration", {"x": "predicted", "y": "observed"})
+    axes = drawn(Result("fedavg", {"calibration": table}, {"persons": 60}, ("a", "b", "c")), figure)
+    assert words(axes) == [said]
+    assert bool(len(axes.get_yticks())) is ticks
+
+
 def test_bars_and_heat_name_a_withheld_cell() -> None:
     result = results()["stats"]
     for figure in result.figures[:2]:
