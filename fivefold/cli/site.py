@@ -215,6 +215,7 @@ def approve(
     from fivefold.governance import approvals
     from fivefold.governance.proposals import found_beside
     from fivefold.governance.statements import read_chain
+    from fivefold.site.approved_code import difference, keep
     from fivefold.site.life import reviewed, stated, superseded
 
     here = _opened(site)
@@ -226,6 +227,8 @@ def approve(
         typer.echo(f"policy    {decision.sentence}")
         for line in approvals.code_changes(here.path, signed.study, signed.digest):
             typer.echo(f"code      {line}, since the last approval")
+        for line in difference(here, signed.study, signed.digest):
+            typer.echo("  " + "".join(c if c.isprintable() or c == "\t" else f"\\u{ord(c):04x}" for c in line))
         if not yes:
             typer.confirm("Approve?", abort=True)
         log.write("approval", study=signed.digest, title=signed.study.title)
@@ -247,6 +250,7 @@ def approve(
         )
         stated(log, read_chain(approvals.chain_of(here.path, signed.digest))[-1])
         before = superseded(here, signed, custodian)
+        keep(here, signed.study)
     typer.echo(f"approved by {given.custodian} until {given.expires}, under version {given.policy_version} of site.yaml")
     typer.echo(f"  analyses {', '.join(given.analyses)}; site_totals {given.site_totals}; event_totals {given.event_totals}")
     if before:

@@ -47,6 +47,12 @@ def files_of(methods: tuple[str, ...]) -> Mapping[str, str]:
     return MappingProxyType(dict(sorted(found.items())))
 
 
+def text_of(path: str) -> bytes:
+    """The bytes of a file that `files_of` names; empty where it is gone."""
+    place = _source(path.removesuffix(".py").replace("/", "."))
+    return b"" if place is None else place.read_bytes()
+
+
 def changed_files(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[str, ...]:
     """The files that differ, were added or taken away, each with what happened to it."""
     words = []

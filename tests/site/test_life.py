@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,11 +14,11 @@ import pytest
 from fivefold.auth import keys
 from fivefold.cli.main import run as call
 from fivefold.errors import NotApproved, StatementInvalid, StudyInvalid
-from fivefold.governance import approvals, statements
+from fivefold.governance import approvals, method_code, statements
 from fivefold.governance.answers import Wanted, read_counter
 from fivefold.governance.proposals import propose, read_proposal
 from fivefold.records.audit import entries
-from fivefold.site import life
+from fivefold.site import approved_code, life
 from fivefold.site.withdrawal import withdraw
 from fivefold.study import versions
 from fivefold.study.definition import Agreements, DifferentialPrivacy
@@ -232,3 +233,40 @@ def test_what_a_version_leaves_out_and_what_it_cannot(consortium: Any) -> None:
     noisy = replace(study, privacy=replace(study.privacy, differential_privacy=noise))
     for wanted, found in ((2.0, 2.0), (1.0, 1.5)):  # never less
         assert versions.with_noise(noisy, wanted).privacy.differential_privacy.noise_multiplier == found  # type: ignore[union-attr]
+
+
+def test_a_release_that_changes_a_method_shows_the_lines(
+    consortium: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One step: what changed since the approval is shown line by line, and `--again` takes the same choices."""
+    study, here = tmp_path / "s.signed.json", str(consortium.site.path)
+    study.write_bytes(of(consortium).to_bytes())
+    found = load_signed(study)
+    assert call(["site", "approve", str(study), "--yes", "--analysis", "means", "--site", here]) == 0
+    capsys.readouterr()
+    later = tmp_path / "later"
+    for part in ("algorithms", "models"):
+        shutil.copytree(method_code.HOME / "fivefold" / part, later / "fivefold" / part)
+    changed = later / "fivefold" / "algorithms" / "statistics.py"
+    changed.write_text(changed.read_text("utf-8") + "SEVEN = 7\n", "utf-8")
+    monkeypatch.setattr(method_code, "HOME", later)
+    method_code.files_of.cache_clear()
+    try:
+        with pytest.raises(NotApproved) as caught:
+            approvals.check_approval(consortium.site.path, found.digest, NOW, study=found.study)
+        assert caught.value.rule == "approval_code_changed"
+        assert call(["site", "approve", str(study), "--yes", "--again", "--site", here]) == 0
+        shown = capsys.readouterr().out
+        assert "+++ now/fivefold/algorithms/statistics.py" in shown
+        assert [line for line in shown.splitlines() if line.startswith(("  +", "  -"))][2:] == ["  +SEVEN = 7"]
+        assert approvals.check_approval(consortium.site.path, found.digest, NOW, study=found.study).analyses == ("means",)
+        kept = consortium.site.state / "code"
+        for copy in kept.glob("*.py"):  # a copy that was altered is not shown as what was approved
+            copy.write_bytes(b"")
+        changed.write_text(changed.read_text("utf-8") + "EIGHT = 8\n", "utf-8")
+        method_code.files_of.cache_clear()
+        (line,) = approved_code.difference(consortium.site, found.study, found.digest)
+        assert "is not kept here" in line
+    finally:
+        monkeypatch.undo()
+        method_code.files_of.cache_clear()
