@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from fivefold.records.audit import Head, Report
+    from fivefold.records.audit import Report
+    from fivefold.records.witness import Compared
 
 app = typer.Typer(help="Verify and read an audit log.", no_args_is_help=True, add_completion=False)
 
@@ -19,24 +20,33 @@ LogFile = Annotated[Path, typer.Argument(help="The log, such as RUN/audit.jsonl.
 def verify(
     file: LogFile,
     key: Annotated[str, typer.Option(help="The public key (64 hex digits) that must have signed.", metavar="HEX")] = "",
-    head: Annotated[
-        Path | None,
-        typer.Option("--head", "--against", help="A head that a witness kept; the log must still contain it.", metavar="FILE"),
+    others: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--against",
+            "--head",
+            help="Another party's log, or a head that a witness kept or signed; again and again.",
+            metavar="FILE",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Find any changed, removed, reordered or cut-off entry. Exit code 55 if there is one."""
+    """Find any changed, removed, reordered or cut-off entry, and any that others witnessed and the log lacks. Exit code 55 if
+    there is one."""
     from fivefold.auth.keys import public_from_hex
-    from fivefold.records import audit
+    from fivefold.records import audit, witness
 
-    report = audit.verify(file, public_from_hex(key) if key else None, _witness(head) if head else None)
+    public = public_from_hex(key) if key else None
+    compared = witness.against(file, others, public) if others else None
+    report = compared.report if compared is not None else audit.verify(file, public)
     if as_json:
         import json
         from dataclasses import asdict
 
-        typer.echo(json.dumps(asdict(report), sort_keys=True))
+        held = {"witnessed": dict(compared.heads), "witnessed_to": compared.last} if compared is not None else {}
+        typer.echo(json.dumps(asdict(report) | held, sort_keys=True))
         return
-    _print(file, report, bool(key), head is not None)
+    _print(file, report, bool(key), compared)
 
 
 @app.command()
@@ -57,6 +67,26 @@ def head(
     else:
         write_file(out, line_of(end))
         typer.echo(f"Written: {out} (entry {end.seq} of {end.owner})")
+
+
+@app.command()
+def lodge(
+    head_file: Annotated[Path, typer.Argument(help="The head that you were given.", metavar="HEAD", show_default=False)],
+    key: Annotated[Path, typer.Option(help="Your own private key.", metavar="KEYFILE", show_default=False)],
+    name: Annotated[str, typer.Option(help="Who you are, as an auditor will read it.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Write it here; keep it, and give the owner a copy.", metavar="FILE")],
+) -> None:
+    """For a third party (notary, ethics office, colleague): sign that you were shown this head now."""
+    from fivefold.cli.keys import open_key
+    from fivefold.errors import RunError
+    from fivefold.records.audit import read_head
+    from fivefold.records.lodged import lodge as sign
+
+    found = read_head(head_file, "")
+    if found is None:
+        raise RunError(f"there is no head at {head_file}", help="The log's owner makes one: `fivefold audit head LOG --out`.")
+    lodged = sign(found, out, open_key(key), name)
+    typer.echo(f"Written: {out} (entry {found.seq} of {found.owner}, seen by {lodged.witness}, {lodged.at})")
 
 
 @app.command()
@@ -92,17 +122,7 @@ def show(
     Console(highlight=False).print(table)
 
 
-def _witness(path: Path) -> Head:
-    from fivefold.errors import RunError
-    from fivefold.records.audit import read_head
-
-    head = read_head(path, "")
-    if head is None:
-        raise RunError(f"there is no head at {path}", help="Name the copy of NAME.head that a witness kept.")
-    return head
-
-
-def _print(file: Path, report: Report, key_given: bool, witnessed: bool) -> None:
+def _print(file: Path, report: Report, key_given: bool, compared: Compared | None) -> None:
     from rich.console import Console
     from rich.text import Text
 
@@ -119,10 +139,15 @@ def _print(file: Path, report: Report, key_given: bool, witnessed: bool) -> None
         console.print(f"  signed by the key with fingerprint {signer}{more}")
     else:
         console.print("  not signed: whoever can write the file could have written all of it anew")
-    if not witnessed:
+    if compared is None:
         console.print(
-            "  compared with the head beside it; a head that others kept (--head) also shows a log put back as a whole"
+            "  compared with the head beside it; what others hold (--against) also shows a log put back or written anew"
         )
+    else:
+        held = ", ".join(f"{n} of {who}" for who, n in compared.heads.items())
+        console.print(f"  it holds every head that others witnessed: {held}")
+        after = report.entries - compared.last
+        console.print(f"  its first {compared.last} lines cannot have been changed since; {after} came after the last head")
     if not report.closed:
         console.print("  it has no closing entry: the run goes on, was interrupted, or this is a site's log")
     if report.beyond_head:

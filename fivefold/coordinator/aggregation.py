@@ -9,7 +9,7 @@ Nobody here holds a secret. What a site sends is verified before it counts; what
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -22,18 +22,28 @@ from fivefold.protocol import messages as m
 from fivefold.protocol.encoding import decode, encode
 from fivefold.protocol.messages import Advert, Blobs, Names, Place, Roster
 from fivefold.protocol.questions import Array
+from fivefold.records.witness import unpacked
+
+Witness = Callable[[Place, Mapping[str, Advert]], bytes]
+"""Notes the heads of the sites' logs that stand in a key list, and gives the coordinator's own, which is told beside it."""
+
+
+def _unwitnessed(place: Place, adverts: Mapping[str, Advert]) -> bytes:
+    return b""
 
 
 class KeyRound:
     """The keys of one round and attempt: first the adverts, then, under the list of those, the sealed shares."""
 
-    def __init__(self, roster: Roster, thresholds: Thresholds, place: Place) -> None:
-        self.roster, self.thresholds, self.place = roster, thresholds, place
+    def __init__(self, roster: Roster, thresholds: Thresholds, place: Place, witness: Witness = _unwitnessed) -> None:
+        self.roster, self.thresholds, self.place, self._witness = roster, thresholds, place, witness
         self._adverts: dict[str, bytes] = {}
         self._read: dict[str, Advert] = {}
         self._sealed: dict[str, m.Parcels] = {}
         self.list: Blobs = ()
         """The key list, once `fix` has closed it."""
+        self.head = b""
+        """Of the coordinator's log, as it is told beside the list."""
         self._asked = False
 
     def enrol(self) -> bytes:
@@ -43,6 +53,8 @@ class KeyRound:
     def add_advert(self, site: str, envelope: bytes) -> None:
         """A site's signed advert. The first one counts. Raises where it is not this site's, or comes after `fix`."""
         _, advert = opened(envelope, Advert, self.roster, self.place, site)
+        if advert.head:
+            unpacked(advert.head, site, self.roster.key(site))
         if self.list:
             raise ProtocolViolation(f"the keys of {site} came after the key list was closed", rule="late")
         self._adverts.setdefault(site, envelope)
@@ -61,16 +73,17 @@ class KeyRound:
         """Close the key list. Raises `TooManyDropouts` where too few sites advertised keys."""
         if not self.list:
             _enough(self.advertised, self.thresholds, "sent keys")
+            self.head = self._witness(self.place, {name: self._read[name] for name in self.advertised})
             self.list = tuple(self._adverts[name] for name in self.advertised)
         return self.list
 
     def share(self) -> bytes:
         """The request for shares under the closed list; for the sites in `advertised`."""
-        return m.request(self.place, m.Share(self.fix()))
+        return m.request(self.place, m.Share(self.fix(), self.head))
 
     @property
     def digest(self) -> bytes:
-        return m.key_list_digest(self.list)
+        return m.key_list_digest(self.list, self.head)
 
     def add_shares(self, site: str, envelope: bytes) -> None:
         """A site's sealed shares, one for every other site of the list."""
@@ -119,6 +132,7 @@ class Collector:
         instance: Instance,
         key_list: Blobs,
         thresholds: Thresholds,
+        head: bytes = b"",
         *,
         transcript: bool,
         before_unmask: Callable[[bytes], None],
@@ -126,6 +140,7 @@ class Collector:
         threads: int = 1,
     ) -> None:
         self.instance, self.key_list, self.thresholds, self.following = instance, key_list, thresholds, following
+        self._head = head
         self._keep, self._before_unmask, self._threads = transcript, before_unmask, threads
         self._sum = zeros(instance.length, instance.ring)
         self._arrived: set[str] = set()
@@ -192,7 +207,8 @@ class Collector:
             if self.thresholds.adversary == "active":
                 _enough(tuple(self._signatures), self.thresholds, "agreed to the survivor list")
             adverts = self.following.fix() if self.following is not None else ()
-            request = m.request(self.instance.place, m.Unmask(self.close(), self._signatures, adverts))
+            head = self.following.head if self.following is not None else b""
+            request = m.request(self.instance.place, m.Unmask(self.close(), self._signatures, adverts, head))
             self._before_unmask(self._record(request))
             self._request = request
         return self._request
@@ -230,7 +246,8 @@ class Collector:
         if not self._keep:
             return Total(self._sum, self.survivors, dropped, None)
         masked, words = (self._masked[s] for s in self.survivors), (self._unmasked[h][0] for h in helpers)
-        return Total(self._sum, self.survivors, dropped, m.Transcript(self.key_list, tuple(masked), tuple(words)))
+        transcript = m.Transcript(self.key_list, tuple(masked), tuple(words), self._head)
+        return Total(self._sum, self.survivors, dropped, transcript)
 
     def _open(self, helpers: Names) -> Names:
         """Take the masks out with these sites' shares; where one of them lies, with the others'. Whose shares served."""
@@ -263,6 +280,7 @@ class Collector:
             {
                 "place": (place.study, place.run, place.round, place.attempt),
                 "adverts": self.key_list,
+                "head": self._head,
                 "sharers": instance.sharers,
                 "question": instance.question,
                 "bits": instance.ring.bits,
@@ -282,12 +300,13 @@ def recovered(
     kept = decode(record)
     place, ring = Place(*kept["place"]), RINGS[kept["bits"]]
     adverts = dict(opened(data, Advert, roster, place) for data in kept["adverts"])
-    key_list = m.key_list_digest(kept["adverts"])
+    key_list = m.key_list_digest(kept["adverts"], kept["head"])
     instance = Instance(place, roster, adverts, key_list, kept["sharers"], kept["question"], ring, kept["length"])
     collector = Collector(
         instance,
         kept["adverts"],
         thresholds,
+        kept["head"],
         transcript=bool(kept["masked"]),
         before_unmask=lambda _: None,
         following=following,

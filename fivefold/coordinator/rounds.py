@@ -16,6 +16,7 @@ from fivefold.coordinator.history import Filled, History
 from fivefold.coordinator.life import keeper
 from fivefold.coordinator.secure_rounds import SecureRounds
 from fivefold.coordinator.stragglers import Clock, Patience, Patient
+from fivefold.coordinator.witnessing import LogHeads
 from fivefold.errors import JournalProblem, TooManyDropouts
 from fivefold.governance.withdrawals import Withdrawal, read_notice
 from fivefold.privacy.fixed_point import ring_for, width
@@ -112,6 +113,7 @@ def drive(
         noticed=there.noticed,
         attempts=history.attempts,
         about=there.about,
+        heads=LogHeads(log),
     )
     buffers = Buffers(engine, study, there, sums, history, log)
     try:

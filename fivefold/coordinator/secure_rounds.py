@@ -13,11 +13,13 @@ from dataclasses import dataclass
 
 from fivefold.auth.signatures import opened
 from fivefold.coordinator.aggregation import Collector, KeyRound, Total, recovered
+from fivefold.coordinator.witnessing import UNWITNESSED, Heads
 from fivefold.errors import FivefoldError
 from fivefold.privacy.secagg.ring import Ring
 from fivefold.privacy.secagg.thresholds import Thresholds
 from fivefold.protocol import messages as m
 from fivefold.protocol.messages import Names, Place, Roster
+from fivefold.records.witness import unpacked
 
 Exchange = Callable[[Mapping[str, bytes]], Iterable[tuple[str, bytes]]]
 """Sends each site its request, which it looks up once, and gives (site, reply) as they come, so that none has to be kept;
@@ -48,7 +50,7 @@ class Among:
 class SecureRounds:
     """`exchange` carries one trip. `noticed` is given the notice of a site that withdrew, and says whether the others are to be
     told. `attempts` says for each round the highest attempt that was used before, as far as the
-    journal knows."""
+    journal knows. `heads` notes the heads of the sites' logs, and gives the coordinator's."""
 
     def __init__(
         self,
@@ -62,11 +64,12 @@ class SecureRounds:
         noticed: Callable[[str, bytes], bool] = lambda site, notice: False,
         attempts: Mapping[int, int] | None = None,
         about: About = _nothing,
+        heads: Heads = UNWITNESSED,
         threads: int = 1,
     ) -> None:
         self.roster, self.thresholds, self.study, self.run = roster, thresholds, study, run
         self._exchange, self._refused, self._threads = exchange, refused, threads
-        self._noticed, self._about = noticed, about
+        self._noticed, self._about, self._heads = noticed, about, heads
         self.attempts = dict(attempts or {})
         self._prepared: KeyRound | None = None
 
@@ -108,11 +111,14 @@ class SecureRounds:
         """
         thresholds = self.thresholds if among is None else among.thresholds
         keys = self._keys_of(round, among)
-        following = KeyRound(self.roster, thresholds, keys.place.following()) if more and among is None else None
+        following = (
+            KeyRound(self.roster, thresholds, keys.place.following(), self._heads.seen) if more and among is None else None
+        )
         collector = Collector(
             keys.instance(question, ring, length),
             keys.list,
             thresholds,
+            keys.head,
             transcript=transcript,
             before_unmask=before_unmask,
             following=following,
@@ -142,9 +148,18 @@ class SecureRounds:
         return collector.total()
 
     def close(self, round: int) -> None:
-        """Tell every site to forget the run's secrets."""
-        request = m.request(Place(self.study, self.run, round, 1), m.Close())
-        self._trip(dict.fromkeys(self.roster.names, request), lambda site, reply: None, None, counts=False)
+        """Tell every site to forget the run's secrets; the heads of the logs are exchanged once more."""
+        place, last = Place(self.study, self.run, round, 1), dict[str, m.Closed]()
+
+        def heard(site: str, envelope: bytes) -> None:
+            said = opened(envelope, m.Closed, self.roster, place, site)[1]
+            if said.head:
+                unpacked(said.head, site, self.roster.key(site))
+            last[site] = said
+
+        request = m.request(place, m.Close(self._heads.head()))
+        self._trip(dict.fromkeys(self.roster.names, request), _first(heard), None, counts=False)
+        self._heads.seen(place, last)
 
     def hear(self, replies: Iterable[tuple[str, bytes]], handler: Handler) -> None:
         """Replies that came outside of a trip: refusals are told, the others are handled (the first envelope of each)."""
@@ -161,7 +176,7 @@ class SecureRounds:
                 return prepared
         for _ in range(TRIES):
             attempt = self.attempts[round] = self.attempts.get(round, 0) + 1
-            keys = KeyRound(self.roster, thresholds, Place(self.study, self.run, round, attempt))
+            keys = KeyRound(self.roster, thresholds, Place(self.study, self.run, round, attempt), self._heads.seen)
             if not self._shared(keys, names) & USED:
                 break
         return keys

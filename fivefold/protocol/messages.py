@@ -15,6 +15,8 @@ trusts it: what it passes on from other sites is signed by them.
     close       Close        Closed                                          the run ends
     notice      Notice       Noticed                                         another site withdrew
 
+Heads of the audit logs travel along (`records/witness.py`): a site's with its adverts, the coordinator's beside the key list.
+
 A site may reply `Refusal` to any. Decoding is for hostile input: a message that lacks a part, has one too many or one of
 another type raises `MessageMalformed`.
 """
@@ -23,69 +25,25 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
 from fivefold.errors import MessageMalformed
 from fivefold.protocol.encoding import decode, digest, encode
+from fivefold.protocol.places import Blobs as Blobs
+from fivefold.protocol.places import Names as Names
+from fivefold.protocol.places import Place as Place
+from fivefold.protocol.places import Roster as Roster
 
-VERSION = 1
+VERSION = 2
 COORDINATOR = ""
 """The sender of a request."""
 LIMIT = 1 << 53
 """Rounds, attempts and lengths stay below this."""
 
-Names = tuple[str, ...]
-Blobs = tuple[bytes, ...]
 Parcels = Mapping[str, bytes]
 """Bytes by the name of a site."""
-
-
-@dataclass(frozen=True)
-class Roster:
-    """All sites of the signed study, in its order, with their Ed25519 public keys (32 bytes)."""
-
-    names: Names
-    keys: Blobs
-
-    def __post_init__(self) -> None:
-        if len(self.names) != len(self.keys) or any(len(set(part)) != len(part) for part in (self.names, self.keys)):
-            raise ValueError("a roster gives each site one name and one key of its own")
-
-    @cached_property
-    def digest(self) -> bytes:
-        return digest({"names": self.names, "keys": self.keys})
-
-    @cached_property
-    def place(self) -> Mapping[str, int]:
-        """Where each site stands, from 0."""
-        return {name: i for i, name in enumerate(self.names)}
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.place
-
-    def key(self, name: str) -> bytes:
-        return self.keys[self.place[name]]
-
-    def in_order(self, names: object) -> Names:
-        """Some of the sites, in the study's order."""
-        chosen = set(names)  # type: ignore[call-overload]
-        return tuple(n for n in self.names if n in chosen)
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a message belongs. `study` is the signed study's digest (hex), rounds and attempts count from 1."""
-
-    study: str
-    run: str
-    round: int
-    attempt: int
-
-    def following(self) -> Place:
-        """The first attempt of the next round."""
-        return replace(self, round=self.round + 1, attempt=1)
 
 
 class Message:
@@ -123,10 +81,12 @@ class Enrol(Message):
 
 @dataclass(frozen=True)
 class Share(Message):
-    """The key list: every site's signed `Advert`, in the roster's order. Seal shares of your secrets for these sites."""
+    """The key list: every site's signed `Advert`, in the roster's order. Seal shares of your secrets for these sites. `head`:
+    the head of the coordinator's log, which the list's digest binds."""
 
     kind: ClassVar[str] = "share"
     adverts: Blobs
+    head: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -158,19 +118,21 @@ class Survivors(Message):
 @dataclass(frozen=True)
 class Unmask(Message):
     """The survivor list with the signatures (64 bytes) of those who agreed to it (none if the coordinator is taken to be
-    curious only), and the key list of the next round (empty if there is none)."""
+    curious only), and the key list of the next round with its `head` (both empty if there is none)."""
 
     kind: ClassVar[str] = "unmask"
     survivors: Names
     signatures: Parcels
     adverts: Blobs
+    head: bytes = b""
 
 
 @dataclass(frozen=True)
 class Close(Message):
-    """The run is over: forget its secrets."""
+    """The run is over: forget its secrets. `head`: of the coordinator's log."""
 
     kind: ClassVar[str] = "close"
+    head: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -195,8 +157,9 @@ class Opened(Message):
 
 @dataclass(frozen=True)
 class Advert(Message):
-    """Two independent X25519 public keys, one for sealing shares and one for masks; a commitment to the self-mask's seed; and
-    whether the custodian permits that this site's own totals show (`site_totals`), which the others apply if it drops out."""
+    """Two independent X25519 public keys, one for sealing shares and one for masks; a commitment to the self-mask's seed;
+    whether the custodian permits that this site's own totals show (`site_totals`), which the others apply if it drops out; and
+    the head of the site's audit log, for all others to keep."""
 
     kind: ClassVar[str] = "advert"
     roster: bytes
@@ -204,6 +167,7 @@ class Advert(Message):
     mask_key: bytes
     commitment: bytes
     site_totals: bool
+    head: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -256,9 +220,10 @@ class Unmasked(Message):
 
 @dataclass(frozen=True)
 class Closed(Message):
-    """The run's secrets are forgotten."""
+    """The run's secrets are forgotten. `head`: of the site's log."""
 
     kind: ClassVar[str] = "closed"
+    head: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -398,17 +363,19 @@ class Told(Message):
 @dataclass(frozen=True)
 class Transcript(Message):
     """A round laid open to its sites: all signed adverts, masked updates and unmask shares (encoded envelopes). Whoever reads
-    it adds up the total without trusting the coordinator: `site/transcript.py`."""
+    it adds up the total without trusting the coordinator: `site/transcript.py`. `head` stood beside the key list."""
 
     kind: ClassVar[str] = "transcript"
     adverts: Blobs
     masked: Blobs
     unmasked: Blobs
+    head: bytes = b""
 
 
-def key_list_digest(adverts: Sequence[bytes]) -> bytes:
-    """The digest that mask seeds, seals and signatures bind: over all signed adverts, in the roster's order."""
-    return digest(tuple(adverts))
+def key_list_digest(adverts: Sequence[bytes], head: bytes = b"") -> bytes:
+    """The digest that mask seeds, seals and signatures bind: over all signed adverts, in the roster's order, and the head of
+    the coordinator's log. Sites that were told different heads have no masks in common, and open nothing together."""
+    return digest((tuple(adverts), head))
 
 
 # ---- hostile input --------------------------------------------------------------------------------------------------

@@ -43,6 +43,7 @@ from fivefold.records.audit_entries import (
     new_head,
     opening_key,
     read_head,
+    signed_head,
 )
 
 __all__ = ["AuditLog", "Entry", "Head", "Report", "entries", "read_head", "verify"]
@@ -103,8 +104,8 @@ class AuditLog:
 
     @property
     def head(self) -> Head:
-        """The end of the log as this process last saw it: what a witness is given."""
-        return self._head
+        """The end of the log as this process last saw it, signed: what a witness is given."""
+        return self._head if self._private is None or self._head.signature else signed_head(self._head, self._private)
 
     def close(self) -> None:
         """Let go of the file. (The `closed` entry is another thing: `closed()`.)"""

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -66,8 +66,12 @@ def new_head(entry: Entry, size: int, private: bytes | None) -> Head:
     """The head at an entry that ends at byte `size`, signed if there is a key."""
     if private is None:
         return Head(entry.owner, "", entry.seq, entry.hash, size)
-    head = Head(entry.owner, keys.public_of(private).hex(), entry.seq, entry.hash, size)
-    return Head(head.owner, head.key, head.seq, head.hash, size, keys.sign(private, _claim(head), "audit-head").hex())
+    return signed_head(Head(entry.owner, keys.public_of(private).hex(), entry.seq, entry.hash, size), private)
+
+
+def signed_head(head: Head, private: bytes) -> Head:
+    """The head with the signature of the key that it names."""
+    return replace(head, signature=keys.sign(private, _claim(head), "audit-head").hex())
 
 
 def line_of(value: Entry | Head) -> bytes:

@@ -6,6 +6,7 @@ verify study → custodian's approval → replay and derive the question → own
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -33,6 +34,7 @@ from fivefold.protocol.encoding import decode, encode
 from fivefold.protocol.messages import Envelope, Place
 from fivefold.records.audit import AuditLog
 from fivefold.records.files import write_file
+from fivefold.records.witness import HEADS, packed
 from fivefold.replay.compare import described, same
 from fivefold.replay.cursor import Asked, Cursor
 from fivefold.replay.plan import Plan
@@ -49,6 +51,7 @@ from fivefold.site.round_book import RoundBook
 from fivefold.site.secure_sum import Participant, Sum
 from fivefold.site.standing import Standing
 from fivefold.site.told import plain, verified
+from fivefold.site.witnessing import Witness
 from fivefold.study.consistency import thresholds
 from fivefold.study.definition import Study
 from fivefold.study.digest import load_signed
@@ -75,6 +78,7 @@ class Session:
     """The run's folder at this site."""
     plan: Plan
     cursor: Cursor
+    witness: Witness
     participant: Participant = field(init=False)
     log: AuditLog = field(init=False)
     """Open while a request is answered."""
@@ -207,6 +211,7 @@ class Node:
         return m.reply(signed(self._key, asked.place, self.me, m.Noticed()).encode())
 
     def _close(self, session: Session, asked: Envelope) -> bytes:
+        self._note(session, HEADS, asked.place, **session.witness.shown({}, m.Close.decode(asked.body).head))
         self._note(session, asked.kind, asked.place)
         write_file(self._place(session.run) / "closed", b"")
         reply = session.participant.close(asked)
@@ -282,6 +287,7 @@ class Node:
             place=place,
             plan=plan,
             cursor=followed.cursor_at(place, lambda kept: Cursor(study, plan.analyses, checkpoints=kept)),
+            witness=Witness(self.me, roster),
         )
         session.participant = Participant(
             standing,
@@ -289,6 +295,8 @@ class Node:
             session.book,
             consider=lambda total: self._consider(session, total),
             release=lambda total: self._release(session, total),
+            witness=lambda place, adverts, head: self._note(session, HEADS, place, **session.witness.shown(adverts, head)),
+            head=lambda: packed(session.log.head),
         )
         session.known = followed.retold(place, session.cursor, lambda n, sites: session.kept.settle(n, self.me in sites))
         self._sessions[run] = session
@@ -341,9 +349,9 @@ class Node:
         return self.folder.state / "runs" / run
 
     def _note(self, session: Session, event: str, place: Place, **facts: Any) -> None:
-        """What the site's log says of a trip: never a value."""
+        """What the site's log says of a trip: never a value. Others see the head: a salt keeps them from guessing."""
         where = {"study": session.digest, "run": session.run, "round": place.round, "attempt": place.attempt}
-        session.log.write(event, **where, **facts)
+        session.log.write(event, **where, **facts, salt=secrets.token_hex(16))
 
     def _refusal(self, asked: Envelope, error: FivefoldError) -> bytes:
         with self.folder.audit() as log:

@@ -48,6 +48,14 @@ def _nothing(_: Sum) -> None:
     return
 
 
+Witness = Callable[[Place, Mapping[str, Advert], bytes], None]
+"""Is shown a key list that is right, and the head of the coordinator's log. Raises where heads contradict what was seen."""
+
+
+def _unwitnessed(place: Place, adverts: Mapping[str, Advert], head: bytes) -> None:
+    return
+
+
 @dataclass
 class _Secrets:
     """A round's secrets. Python cannot overwrite what it let go; it can let go at once, and never write it down."""
@@ -91,9 +99,9 @@ class Participant:
     """One site in one run. Each method takes a request of the coordinator and gives the reply's bytes.
 
     `consider` is asked before a survivor list is signed, `release` before the first unmask share for it leaves: the gate, the
-    class rule and the audit log stand there. Every method raises `ProtocolViolation`, `SignatureWrong`, `TooFewSites`,
-    `SealBroken` or `MessageMalformed` with its rule, or `StorageFull`; then nothing was said, and the same request may come
-    again.
+    class rule and the audit log stand there. `witness` is shown each key list and the coordinator's head; `head` gives the
+    site's. Every method raises `ProtocolViolation`, `SignatureWrong`, `TooFewSites`, `SealBroken` or `MessageMalformed` with
+    its rule, or `StorageFull`; then nothing was said, and the same request may come again.
     """
 
     def __init__(
@@ -104,10 +112,13 @@ class Participant:
         *,
         consider: Judge = _nothing,
         release: Judge = _nothing,
+        witness: Witness = _unwitnessed,
+        head: Callable[[], bytes] = bytes,
         threads: int = 1,
     ) -> None:
         self.standing, self.run, self.book = standing, run, book
         self._consider, self._release, self._threads = consider, release, threads
+        self._witness, self._head = witness, head
         self._rounds: dict[tuple[int, int], _Round] = {}
         self._permitted: dict[str, bool] = {standing.site: standing.site_totals}
 
@@ -121,7 +132,8 @@ class Participant:
 
     def share(self, request: Envelope) -> bytes:
         """Share → Shares: the key list is verified, the secrets are split and sealed for each peer."""
-        return m.reply(self._shared(request.place, self._read(request, m.Share).adverts))
+        asked = self._read(request, m.Share)
+        return m.reply(self._shared(request.place, asked.adverts, asked.head))
 
     def stored(self, request: Envelope) -> bytes | None:
         """The reply to an `Ask` that was answered before; None where it may be answered now. Raises where it may not: before
@@ -190,7 +202,7 @@ class Participant:
             raise _violation("second_request", "this round was opened in too many ways already")
         following = place.following()
         prepared = self._rounds.get((following.round, following.attempt))
-        shares = self._shared(following, ask.adverts) if ask.adverts and prepared else b""
+        shares = self._shared(following, ask.adverts, ask.head) if ask.adverts and prepared else b""
         if not held.unmasked:
             self._release(self._sum(instance, ask.survivors))
             self.book.note_released(place, ask.survivors)
@@ -203,7 +215,7 @@ class Participant:
         """Close → Closed."""
         self._read(request, m.Close)
         self.erase()
-        return m.reply(self._signed(request.place, m.Closed()))
+        return m.reply(self._signed(request.place, m.Closed(self._head())))
 
     def refuse(self, request: Envelope, error: FivefoldError) -> bytes:
         """The reply that says no, with no more than `public()` says."""
@@ -241,17 +253,19 @@ class Participant:
     def _fresh(self, place: Place) -> _Round:
         seal, mask, seed = keys.new_pair(), keys.new_pair(), os.urandom(32)
         mine = self.standing
-        advert = Advert(mine.roster.digest, seal.public, mask.public, commitment(seed, place, mine.site), mine.site_totals)
+        promise = commitment(seed, place, mine.site)
+        advert = Advert(mine.roster.digest, seal.public, mask.public, promise, mine.site_totals, self._head())
         return _Round(_Secrets(seal, mask, seed), self._signed(place, advert))
 
-    def _shared(self, place: Place, adverts: m.Blobs) -> bytes:
+    def _shared(self, place: Place, adverts: m.Blobs, head: bytes) -> bytes:
         held = self._found(place)
-        listed = m.key_list_digest(adverts)
+        listed = m.key_list_digest(adverts, head)
         if held.shares:
             if listed != held.key_list:
                 raise _violation("second_key_list", "two key lists were sent for one round and attempt")
             return held.shares
         read, secret = self._key_list(place, held, adverts), held.secrets
+        self._witness(place, read, head)
         points = {name: point(self.standing.roster, name) for name in read}
         t = self.standing.thresholds.t
         of_seed = shamir.split(secret.seed, tuple(points.values()), t)

@@ -56,7 +56,7 @@ def _verified(
     attempt = m.Envelope.decode(transcript.adverts[0]).place.attempt
     place = Place(standing.study, run, round, attempt)
     adverts = dict(_read(transcript.adverts, Advert, standing, place))
-    key_list = m.key_list_digest(transcript.adverts)
+    key_list = m.key_list_digest(transcript.adverts, transcript.head)
 
     total, survivors, sharers = zeros(length, ring), [], None
     for site, masked in _read(transcript.masked, m.Masked, standing, place):
