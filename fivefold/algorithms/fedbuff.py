@@ -55,7 +55,9 @@ def learn(frame: Frame, state: State, total: Aggregate, round: int) -> State:
 def fedbuff(spec: BuffSpec, resume: Snapshot | None = None) -> Training:
     """The rounds of FedBuff: the count and each evaluation wait for all sites, an update for K of them."""
     result = yield from train(spec, Strategy(fedavg.begin, ask, learn, buffered=True), resume)
-    return replace(result, method=METHOD.name)
+    n = len(spec.setting.sites)
+    said = f"asynchronous: a round is a buffer of {spec.members} of {n} sites; the run's journal says who was in which"
+    return replace(result, method=METHOD.name, notes=(*result.notes, said))
 
 
 def parse(analysis: Analysis, setting: Setting) -> BuffSpec:

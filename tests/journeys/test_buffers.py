@@ -126,6 +126,7 @@ def test_a_slow_site_holds_nobody_up_and_its_update_counts_by_its_age(exact: Pat
     assert at in (4, 5)
     assert first == {"version": 0, "weight": 1 / math.sqrt(1 + at)}
     assert found.dropped == ()
+    assert any("a buffer of 4 of 5 sites" in note for note in found.notes)
     assert found.facts["accuracy"] > 0.7
     # The site's own log says from which version each of its answers was.
     own = [
