@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fivefold.coordinator.package import package_of
 from fivefold.coordinator.package_check import evidence_in, outer, study_of
+from fivefold.coordinator.recall import why_not
 from fivefold.coordinator.release_crate import disclosure_of, source_of, times_of
 from fivefold.coordinator.run_record import STUDY_FILE
 from fivefold.errors import OutputHeld
@@ -55,4 +56,5 @@ def of_package(path: Path) -> Package:
         parts=tuple(crate_files(inside / "run")),
         built=str(crate.root.get("datePublished", "")),
         disclosure=disclosure_of(checked) if (checked / "release.json").is_file() else NOT_CHECKED,
+        recalled=why_not(path),
     )

@@ -35,7 +35,8 @@ def read_evidence(raw: bytes, study: Study, digest: str) -> SiteEvidence:
         approval = _last(approvals, "approval")
         if approval is None or approval.facts["study"] != digest or approval.facts["site"] != site.name:
             raise StatementInvalid(f"the evidence of {site.name} holds no approval of this study", help=AGAIN)
-        ended = approvals[-1] if approvals[-1].kind == "withdrawal" else None
+        words = [s for s in approvals if s.kind in ("approval", "withdrawal")]  # refusals, answers, the end lie between them
+        ended = words[-1] if words[-1].kind == "withdrawal" else None
         return SiteEvidence(
             site=site.name,
             organisation=site.organisation,

@@ -48,6 +48,8 @@ def page(package: Package) -> str:
 
 def _summary(package: Package) -> Iterable[str]:
     withdrawn = [s.site for s in package.sites if s.withdrawn]
+    if package.recalled:
+        yield f'<p class="no"><strong>Recalled:</strong> {escape(package.recalled)}. Do not use it.</p>'
     yield (
         f"<p>{len(package.sites)} sites took part. Each kept its records and handed over sums that only show together with "
         f"those of the others. The run began on {_day(package.started)} and ended on {_day(package.ended)}.</p>"

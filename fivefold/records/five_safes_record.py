@@ -79,3 +79,5 @@ class Package:
     built: str
     disclosure: Disclosure = NOT_CHECKED
     others: dict[str, str] = field(default_factory=dict)
+    recalled: str = ""
+    """Who recalled the release, when and why; empty for one that stands."""

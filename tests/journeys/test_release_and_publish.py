@@ -188,6 +188,8 @@ def test_a_wrong_release_is_recalled(
     assert "was recalled on" in capsys.readouterr().err
     assert run(["crate", "show", str(package)]) == 0
     assert "RECALLED: release 1 of run" in capsys.readouterr().out
+    assert run(["report", str(package), "--out", str(tmp_path / "page.html")]) == 0
+    assert "Recalled:</strong> release 1 of run" in (tmp_path / "page.html").read_text("utf-8")
     assert run(["crate", "publish", str(package), "--yes"]) == 59
     assert run(["crate", "build", str(place), "--out", str(tmp_path / "again")]) == 59
     note = package / "recalled.json"

@@ -16,9 +16,11 @@ from fivefold.cli.main import run as call
 from fivefold.errors import NotApproved, StatementInvalid, StudyInvalid
 from fivefold.governance import approvals, method_code, statements
 from fivefold.governance.answers import Wanted, read_counter
+from fivefold.governance.evidence import read_evidence
 from fivefold.governance.proposals import propose, read_proposal
 from fivefold.records.audit import entries
 from fivefold.site import approved_code, life
+from fivefold.site.evidence import evidence_of
 from fivefold.site.withdrawal import withdraw
 from fivefold.study import versions
 from fivefold.study.definition import Agreements, DifferentialPrivacy
@@ -63,6 +65,8 @@ def test_review_refusal_approval_withdrawal_close(consortium: Any, now: datetime
     with pytest.raises(NotApproved) as caught:
         approvals.approve(site.path, signed.study, signed.digest, key, now=now)
     assert caught.value.rule == "life_approve"
+    told = read_evidence(evidence_of(site, signed), signed.study, signed.digest)
+    assert told.withdrawn  # the package tells the withdrawal, although the closing came after it
 
 
 def test_days_pass_by_themselves(consortium: Any, now: datetime) -> None:
