@@ -16,37 +16,36 @@ app = typer.Typer(help="Verify and read an audit log.", no_args_is_help=True, ad
 LogFile = Annotated[Path, typer.Argument(help="The log, such as RUN/audit.jsonl.", metavar="FILE", show_default=False)]
 
 
+Key = Annotated[str, typer.Option(help="The public key (64 hex digits) that must have signed.", metavar="HEX")]
+Others = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--against",
+        "--head",
+        help="Another party's log, or a head that a witness kept or signed; again and again.",
+        metavar="FILE",
+    ),
+]
+
+
 @app.command()
 def verify(
     file: LogFile,
-    key: Annotated[str, typer.Option(help="The public key (64 hex digits) that must have signed.", metavar="HEX")] = "",
-    others: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--against",
-            "--head",
-            help="Another party's log, or a head that a witness kept or signed; again and again.",
-            metavar="FILE",
-        ),
-    ] = None,
+    key: Key = "",
+    others: Others = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Find any changed, removed, reordered or cut-off entry, and any that others witnessed and the log lacks. Exit code 55 if
     there is one."""
-    from fivefold.auth.keys import public_from_hex
-    from fivefold.records import audit, witness
-
-    public = public_from_hex(key) if key else None
-    compared = witness.against(file, others, public) if others else None
-    report = compared.report if compared is not None else audit.verify(file, public)
+    found, compared = _verified(file, key, others)
     if as_json:
         import json
         from dataclasses import asdict
 
         held = {"witnessed": dict(compared.heads), "witnessed_to": compared.last} if compared is not None else {}
-        typer.echo(json.dumps(asdict(report) | held, sort_keys=True))
+        typer.echo(json.dumps(asdict(found) | held, sort_keys=True))
         return
-    _print(file, report, bool(key), compared)
+    _print(file, found, bool(key), compared)
 
 
 @app.command()
@@ -90,6 +89,42 @@ def lodge(
 
 
 @app.command()
+def export(
+    file: LogFile,
+    out: Annotated[Path | None, typer.Option(help="Write it here instead of the standard output.", metavar="FILE")] = None,
+    others: Others = None,
+) -> None:
+    """Verify the log, then print it as JSON lines for another program, each entry with its chapter."""
+    from fivefold.records.audit_report import exported
+    from fivefold.records.files import write_file
+
+    _verified(file, "", others)
+    if out is None:
+        for line in exported(file):
+            typer.echo(line)
+        return
+    write_file(out, "".join(f"{line}\n" for line in exported(file)).encode())
+    typer.echo(f"Written: {out}")
+
+
+@app.command()
+def report(
+    file: LogFile,
+    out: Annotated[Path, typer.Option(help="The page: .html, or .md for Markdown.", metavar="FILE", show_default=False)],
+    key: Key = "",
+    others: Others = None,
+) -> None:
+    """Verify the log, then write a page that people can read: attempts, refusals, errors, outputs, agreements, training."""
+    from fivefold.records.audit_report import html, markdown
+    from fivefold.records.files import write_file
+
+    found, compared = _verified(file, key, others)
+    make = markdown if out.suffix == ".md" else html
+    write_file(out, make(file, found, compared).encode())
+    typer.echo(f"Written: {out}")
+
+
+@app.command()
 def show(
     file: LogFile,
     event: Annotated[str, typer.Option(help="Only entries of this event.")] = "",
@@ -120,6 +155,17 @@ def show(
         time = entry.time[:19].replace("T", " ")
         table.add_row(str(entry.seq), Text(time, no_wrap=True), Text(entry.event, style="bold"), Text(facts))
     Console(highlight=False).print(table)
+
+
+def _verified(file: Path, key: str, others: list[Path] | None) -> tuple[Report, Compared | None]:
+    from fivefold.auth.keys import public_from_hex
+    from fivefold.records import audit, witness
+
+    public = public_from_hex(key) if key else None
+    if not others:
+        return audit.verify(file, public), None
+    compared = witness.against(file, others, public)
+    return compared.report, compared
 
 
 def _print(file: Path, report: Report, key_given: bool, compared: Compared | None) -> None:
