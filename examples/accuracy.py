@@ -6,8 +6,8 @@ For each data set and seed, a quarter (heart: 34 %) of the persons is held out. 
 through the secure sum, over real site folders; its twin by gradient descent on the pooled rows of the same persons, with the
 same model, columns, epochs and learning rate. Both are judged on the same persons.
 
---plain adds up in the secure sum's arithmetic without masks, which gives the same numbers and takes two minutes instead of an
-hour. `heart` reads the four hospitals' files from $FIVEFOLD_SHARED/data/heart, with the rows and features of FLamby's
+--plain adds up in the secure sum's arithmetic without masks, which gives the same numbers and takes minutes instead of half
+an hour. `heart` reads the four hospitals' files from $FIVEFOLD_SHARED/data/heart, with the rows and features of FLamby's
 Fed-Heart-Disease (du Terrail et al., NeurIPS 2022).
 """
 
