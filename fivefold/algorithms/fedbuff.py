@@ -102,4 +102,5 @@ METHOD = Method(
     cost=price,
     protects=("person", "site"),
     trains=True,
+    buffers=True,
 )

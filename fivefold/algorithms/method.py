@@ -67,7 +67,9 @@ class Method:
     steps: tuple[SiteStep, ...]
     cost: Callable[[Any], Cost]
     trains: bool = False
-    """Whether it sends model updates (fields of kind `update`), whose aggregates the sites take on trust."""
+    """Whether it sends model updates (fields of kind `update`); the sites add up those of small models alone."""
+    buffers: bool = False
+    """Whether it asks for buffers, which no site adds up itself."""
     protects: tuple[Literal["person", "site"], ...] = ()
     """The units for which every field that the method asks declares its sensitivity; none: it cannot run with noise."""
     admit: Callable[[Any, frozenset[str]], None] | None = None

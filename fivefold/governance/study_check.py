@@ -16,6 +16,7 @@ from fivefold.errors import FivefoldError, FormulaInvalid
 from fivefold.privacy.dp.accounting import multiplier_for, spent
 from fivefold.replay.buffered import buffers_of, survivors_needed
 from fivefold.replay.cursor import Cursor, setting_of
+from fivefold.replay.totals import may_be_on_trust
 from fivefold.study import expressions, formula
 from fivefold.study.consistency import Fault, Where, unready
 from fivefold.study.definition import Analysis, Study
@@ -205,12 +206,7 @@ def notes(study: Study) -> Iterator[Fault]:
         )
     for i, analysis in enumerate(study.analyses):
         if known_method(analysis.method) and plugins.method(analysis.method).trains:
-            yield Fault(
-                ("analyses", i),
-                f"the models of analysis {analysis.name!r} are too large for its sites to add up: they are taken on trust",
-                "A coordinator could send a false model; see docs/threat-model.md.",
-            )
-            yield from _remarks(study, analysis, i)
+            yield from _models(study, analysis, i)
     if study.stragglers.policy != "wait" and private is None:
         yield Fault(
             ("stragglers", "policy"),
@@ -224,11 +220,19 @@ def notes(study: Study) -> Iterator[Fault]:
         )
 
 
-def _remarks(study: Study, analysis: Analysis, i: int) -> Iterator[Fault]:
+def _models(study: Study, analysis: Analysis, i: int) -> Iterator[Fault]:
+    about = plugins.method(analysis.method)
     try:
-        cost = plugins.method(analysis.method).cost(parsed(study, analysis))
+        cost = about.cost(parsed(study, analysis))
     except FivefoldError:
         return  # said as a fault
+    if may_be_on_trust(cost.numbers_per_round, len(study.sites), trains=True, buffered=about.buffers):
+        why = "are summed over buffers" if about.buffers else "may be too large for its sites to add up"
+        yield Fault(
+            ("analyses", i),
+            f"the models of analysis {analysis.name!r} {why}: they are taken on trust",
+            "A coordinator could send a false model; see docs/threat-model.md.",
+        )
     for line in cost.remarks:
         yield Fault(("analyses", i, "options", "clip"), line, "See docs/explanation/differential-privacy.md.")
 

@@ -20,7 +20,7 @@ from fivefold.privacy.dp.words import meaning, short
 from fivefold.privacy.secagg.thresholds import Thresholds
 from fivefold.protocol.results import ResultTable
 from fivefold.replay.buffered import buffers_of
-from fivefold.replay.totals import VERIFIABLE
+from fivefold.replay.totals import may_be_on_trust
 from fivefold.study.consistency import thresholds
 from fivefold.study.definition import Analysis, DifferentialPrivacy, Study
 
@@ -87,9 +87,13 @@ class Choices:
 
     @property
     def on_trust(self) -> tuple[str, ...]:
-        """Analyses whose aggregates no site adds up itself: updates, and answers too wide to travel again."""
-        n = len(self.study.sites)
-        return tuple(a.name for a, _, wide in self.costs if a.name in self.trained or wide * n > VERIFIABLE)
+        """Analyses whose aggregates no site may be able to add up itself: what is too wide to travel again, and buffers."""
+        n, buffered = len(self.study.sites), [a.name for a, m in self.methods if m.buffers]
+        return tuple(
+            a.name
+            for a, _, wide in self.costs
+            if may_be_on_trust(wide, n, trains=a.name in self.trained, buffered=a.name in buffered)
+        )
 
     @property
     def guarantee(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from fivefold.auth import keys
 from fivefold.errors import StudyInvalid
 from fivefold.governance import study_check
 from fivefold.governance.study_estimate import NUMBER_BYTES, estimate
+from fivefold.governance.threats import threats
 from fivefold.study.new import answers_of, skeleton
 
 TODAY = date(2026, 6, 1)
@@ -41,12 +43,20 @@ def test_a_new_study_is_in_order(tmp_path: Path) -> None:
     assert checked.enforced(ready=True).analyses[1].method == "glm"
 
 
-def test_models_are_on_trust_and_statistics_are_not() -> None:
-    """The breast example trains models in one study, and counts and fits in the other."""
+def test_wide_models_are_on_trust_and_small_ones_and_statistics_are_not(tmp_path: Path) -> None:
+    """The breast example trains small models in one study, and counts and fits in the other."""
     folder = Path(study_check.__file__).parents[2] / "examples" / "breast"
-    said = {f: [n.what for n in study_check.check(folder / f, today=TODAY).notes] for f in ("training.yaml", "study.yaml")}
-    assert not [what for what in said["study.yaml"] if "on trust" in what]
-    assert [what for what in said["training.yaml"] if "on trust" in what]
+    text = (folder / "training.yaml").read_text(encoding="utf-8")
+    wide = re.sub(r"hidden: \[\d+\]", "hidden: [4000]", text)
+    assert wide != text
+    (tmp_path / "dictionary.yaml").write_bytes((folder / "dictionary.yaml").read_bytes())
+    (tmp_path / "wide.yaml").write_text(wide, encoding="utf-8")
+    for path, expected in ((folder / "study.yaml", False), (folder / "training.yaml", False), (tmp_path / "wide.yaml", True)):
+        checked = study_check.check(path, today=TODAY)
+        assert any("on trust" in note.what for note in checked.notes) == expected
+        assert checked.reading.study is not None
+        said = [line for threat in threats(checked.reading.study) for line in threat.open]
+        assert any("taken on trust" in line for line in said) == expected
 
 
 def test_more_sites_than_the_complete_graph_takes(tmp_path: Path) -> None:

@@ -46,8 +46,21 @@ def test_every_threat_is_looked_at_with_its_numbers() -> None:
     assert all(bool(t.open) == bool(t.change) for t in found.values())
 
 
-def test_an_exact_training_is_open_and_what_is_recommended_closes_it() -> None:
+def wide(study: Study) -> Study:
+    """With a network too wide for its sites to add up."""
+    first, *rest = study.analyses
+    options = {**first.options, "model": {"kind": "mlp", "hidden": [8000]}}
+    return dataclasses.replace(study, analyses=(dataclasses.replace(first, options=options), *rest))
+
+
+def test_a_small_model_is_added_up_by_its_sites_and_a_wide_one_is_not() -> None:
     study = example("breast/training.yaml")
+    assert by_name(study)["malicious coordinator"].status == "covered"
+    assert any("taken on trust" in line for line in by_name(wide(study))["malicious coordinator"].open)
+
+
+def test_an_exact_training_is_open_and_what_is_recommended_closes_it() -> None:
+    study = wide(example("breast/training.yaml"))
     before = by_name(study)
     for name in ("membership inference", "reconstruction from gradients", "malicious coordinator"):
         assert before[name].status == "in part"

@@ -1,4 +1,4 @@
-"""Aggregates of models are taken on trust; what can be checked without the updates is checked all the same."""
+"""Aggregates of wide models are taken on trust; what can be checked without the updates is checked all the same."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from fivefold.protocol.encoding import encode
 from fivefold.protocol.messages import Told
 from fivefold.protocol.questions import Field, Sum, site_step
 from fivefold.replay.cursor import Asked, Outcome
-from fivefold.replay.totals import VERIFIABLE, on_trust
+from fivefold.replay.totals import MODELS, VERIFIABLE, may_be_on_trust, on_trust
 from fivefold.site.told import verified
 from fivefold.study.definition import Analysis
 from tests.site.secure_sum_bench import RUN, Bench
 
-UPDATE = Field("weights", "update", 1.0, (3,))
+WIDE = MODELS // 16 // 4  # with five sites, beside a count
+UPDATE = Field("weights", "update", 1.0, (WIDE,))
+UPDATE_ALONE = replace(UPDATE, shape=(4 * WIDE,))
 PERSONS = Field("persons", "persons", 100.0)
-WEIGHTS = np.array([0.5, -0.25, 0.125])
+WEIGHTS = np.resize([0.5, -0.25, 0.125], WIDE)
 
 
 @site_step("test.train")
@@ -56,7 +58,12 @@ def judged(bench: Bench, said: Told, site: str = "site0") -> Outcome:
 
 def test_what_is_taken_on_trust_is_public() -> None:
     real = Field("x", "real", 1.0, (VERIFIABLE // 8,))
-    assert on_trust(asked(UPDATE), 3)
+    assert not on_trust(asked(UPDATE), 16)
+    assert on_trust(asked(UPDATE), 17)
+    assert on_trust(asked(UPDATE, PERSONS), 4), "beside a count, an update has sixteen bytes a number"
+    assert not may_be_on_trust(WIDE, 4, trains=True, buffered=False)
+    assert may_be_on_trust(WIDE + 1, 4, trains=True, buffered=False)
+    assert may_be_on_trust(1, 3, trains=True, buffered=True)
     assert not on_trust(asked(real), 8)
     assert on_trust(asked(real), 9)
     assert not on_trust(asked(PERSONS), 128)
@@ -106,4 +113,4 @@ def test_an_analysis_that_ends_by_its_minimum_of_persons(bench: Bench) -> None:
     assert (found.totals, found.ended) == ((), "TooFewPersons")
     said = told(bench, ended="TooFewPersons", totals=encode(()))
     with pytest.raises(AggregateFalse):  # a question that counts nobody cannot end so
-        verified(said, asked(UPDATE), bench.standings["site0"], RUN, bench.sites["site0"].book, 5)
+        verified(said, asked(UPDATE_ALONE), bench.standings["site0"], RUN, bench.sites["site0"].book, 5)
