@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from fivefold.auth.keys import new_key, public_of
 from fivefold.engines.flower import wire
 from fivefold.engines.flower.grid import FlowerEngine
-from fivefold.engines.flower.site import SELDOM, SOON, SOON_FOR, Pace
-from fivefold.engines.flower.wire import Answer, Seen
+from fivefold.engines.flower.site import SELDOM, SOON, SOON_FOR, Pace, handle
+from fivefold.engines.flower.wire import KIND, Answer, Letter, Seen
 from fivefold.errors import FivefoldError, ProtocolViolation, SignatureWrong
 from fivefold.protocol.encoding import decode, encode
 
@@ -73,6 +73,22 @@ def test_a_site_asks_often_after_a_message_and_seldom_when_idle() -> None:
     pace.working()
     now[0] = 1e6
     assert pace.busy, "a long computation is a sign of life"
+
+
+class Over:
+    """A SuperLink that takes no reply, for the run is over; and a site's child, with one answer for all."""
+
+    def reply(self, letter: Letter, payload: bytes) -> None:
+        raise PermissionError("Run is finished.")
+
+    def answer(self, request: bytes) -> tuple[bytes, int]:
+        return b"answer", 3
+
+
+def test_a_reply_that_nobody_takes_is_no_reason_to_hang_up() -> None:
+    said = list[str]()
+    assert handle(Over(), Over(), Letter(1, "a", KIND, 1, b"x"), said.append) == 3  # type: ignore[arg-type]
+    assert said == ["a reply was not taken: Run is finished."]
 
 
 class Wired:

@@ -25,9 +25,11 @@ class Deployment:
     coordinator: Coordinator
     address: str
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    ways: dict[str, str] = field(default_factory=dict)
+    """The addresses by which some sites reach the SuperLink."""
 
     def start(self, name: str) -> None:
-        words = ("site", "start", "--site", self.consortium / "sites" / name, "--superlink", self.address)
+        words = ("site", "start", "--site", self.consortium / "sites" / name, "--superlink", self.ways.get(name, self.address))
         command = [sys.executable, "-m", "fivefold.cli.main", *map(str, words)]
         command += ["--root-certificates", str(self.coordinator.authority)]
         with (self.consortium / f"{name}.log").open("ab") as log:
@@ -58,14 +60,17 @@ class Deployment:
 
 
 @contextmanager
-def deployed(consortium: Path, folder: Path) -> Iterator[Deployment]:
-    """All sites of a prepared consortium, admitted and started."""
+def deployed(
+    consortium: Path, folder: Path, way: Callable[[str, str], str] = lambda site, address: address
+) -> Iterator[Deployment]:
+    """All sites of a prepared consortium, admitted and started. `way`: a site, the SuperLink's address → how it gets there."""
     names = [s.name for s in signed(consortium).study.sites]
     coordinator = make(folder, ["localhost", "127.0.0.1"])
     for name in names:
         admit(coordinator, name, (consortium / "sites" / name / "keys" / "connection.pub").read_bytes())
     with ExitStack() as stack:
         it = Deployment(consortium, coordinator, stack.enter_context(running(coordinator)))
+        it.ways |= {name: way(name, it.address) for name in names}
         try:
             for name in names:
                 it.start(name)

@@ -7,6 +7,7 @@ every 20 ms for 5 s, since the next is near; then it waits longer and longer, up
 from __future__ import annotations
 
 import math
+import random
 import signal
 import threading
 import time
@@ -81,7 +82,7 @@ def start(
                 store(site.state / NODE_ID, str(fleet.connect(_last(site))).encode())
                 tell(f"{site.name()} is connected to {address}")
                 wait, known = RECONNECT_FIRST, True
-                attend(fleet, child, stop)
+                attend(fleet, child, stop, tell)
             except PermissionError as error:
                 if not known:
                     raise EngineProblem(
@@ -90,10 +91,10 @@ def start(
                     ) from error
                 tell("the SuperLink does not know this site for the moment; trying again")
             except ConnectionError as error:
-                tell(f"{error}; trying again in {wait:.1f} s")
+                tell(f"{error}; trying again within {wait:.1f} s")
             finally:
                 fleet.close()
-            stop.wait(wait)
+            stop.wait(wait * random.uniform(0.5, 1.0))  # sites that were cut off together do not come back together
             wait = min(2 * wait, RECONNECT_MOST)
     finally:
         child.close()
@@ -107,7 +108,7 @@ def _last(site: SiteFolder) -> int:
         return 0
 
 
-def attend(fleet: Fleet, child: Answering, stop: threading.Event) -> None:
+def attend(fleet: Fleet, child: Answering, stop: threading.Event, tell: Callable[[str], None] = lambda _: None) -> None:
     """Message after message, until told to stop. Raises `ConnectionError`, `PermissionError` where the connection is lost."""
     pace = Pace()
     done = threading.Event()
@@ -121,22 +122,29 @@ def attend(fleet: Fleet, child: Answering, stop: threading.Event) -> None:
                 stop.wait(pace.nothing(time.monotonic() - start))
                 continue
             pace.working()
-            pace.message(handle(fleet, child, letter))
+            pace.message(handle(fleet, child, letter, tell))
     finally:
         done.set()
 
 
-def handle(fleet: Fleet, child: Answering, letter: Letter) -> int:
-    """One message: to the child, or refused. Returns how many sites were asked with this one."""
+def handle(fleet: Fleet, child: Answering, letter: Letter, tell: Callable[[str], None] = lambda _: None) -> int:
+    """One message: to the child, or refused. Returns how many sites were asked with this one.
+
+    A reply to a run that has ended meanwhile (its coordinator died, say) is taken by nobody, and no reason to hang up.
+    """
+    answer, asked, reason = b"", 1, "this site answers Fivefold requests only"
     if letter.kind != KIND:
         child.foreign({"kind": letter.kind[:60], "flower_run": str(letter.run), "rule": "foreign_message"})
-        fleet.decline(letter, "this site answers Fivefold requests only")
-        return 1
-    answer, asked = child.answer(letter.payload)
-    if answer:
-        fleet.reply(letter, answer)
     else:
-        fleet.decline(letter, "this request was not answered")
+        answer, asked = child.answer(letter.payload)
+        reason = "this request was not answered"
+    try:
+        if answer:
+            fleet.reply(letter, answer)
+        else:
+            fleet.decline(letter, reason)
+    except PermissionError as error:
+        tell(f"a reply was not taken: {error}")
     return asked
 
 
