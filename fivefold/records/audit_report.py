@@ -57,7 +57,7 @@ def chapter(entry: Entry) -> str:
     event, code, rule = entry.event, str(entry.facts.get("code", "")), str(entry.facts.get("rule", ""))
     if event in ("run stopped", REPAIRED, "incident") or rule.startswith("internal_") or "contradicts" in entry.facts:
         return "errors"
-    if "foreign" in event or code in WRONG_KEY or rule in WRONG_SENDER:
+    if event == "connection refused" or "foreign" in event or code in WRONG_KEY or rule in WRONG_SENDER:
         return "authentication"
     if event in (OPENED, CLOSED, KEY_CHANGED, HEADS):
         return "log"

@@ -17,6 +17,7 @@ from fivefold.engines.flower import parcels, wire
 from fivefold.engines.flower.superlink import environment
 from fivefold.errors import EngineProblem, ProtocolViolation, SiteRefused, SourceNotFound
 from fivefold.records.audit import Entry, entries, verify
+from fivefold.records.audit_report import chapter
 from fivefold.results.write import comparable
 from tests.journeys.consortium import ROOT, approve_anew, command, fivefold, sign_anew, signed
 from tests.journeys.deployment import Deployment, deployed
@@ -178,6 +179,8 @@ def test_a_site_that_was_not_admitted_is_told_so(flower: Deployment, tmp_path: P
     done = fivefold("site", "start", "--site", tmp_path / "stranger", *words)
     assert done.returncode == EngineProblem.exit_code
     assert re.search("does not admit this site's connection key", done.stderr)
+    last = list(entries(tmp_path / "stranger" / "state" / "audit.jsonl"))[-1]
+    assert (last.event, chapter(last)) == ("connection refused", "authentication")
 
 
 def test_the_answering_process_has_no_network(tmp_path: Path) -> None:

@@ -85,6 +85,8 @@ def start(
                 attend(fleet, child, stop, tell)
             except PermissionError as error:
                 if not known:
+                    with site.audit() as log:
+                        log.write("connection refused", address=address)
                     raise EngineProblem(
                         f"the SuperLink at {address} does not admit this site's connection key",
                         help="Send keys/connection.pub to the coordinator, who runs `fivefold coordinator admit`.",
