@@ -24,6 +24,7 @@ class Deployment:
     consortium: Path
     coordinator: Coordinator
     address: str
+    superlink: ExitStack
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     ways: dict[str, str] = field(default_factory=dict)
     """The addresses by which some sites reach the SuperLink."""
@@ -34,6 +35,14 @@ class Deployment:
         command += ["--root-certificates", str(self.coordinator.authority)]
         with (self.consortium / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(command, stdout=log, stderr=log, env=environment(), cwd=ROOT)
+
+    def stop_superlink(self) -> None:
+        self.superlink.close()
+
+    def start_superlink(self) -> None:
+        """At the address that the sites know, with none of what the one before held."""
+        host, _, port = self.address.rpartition(":")
+        assert self.superlink.enter_context(running(self.coordinator, host, int(port))) == self.address
 
     def kill(self, name: str) -> None:
         self.processes[name].kill()
@@ -69,7 +78,8 @@ def deployed(
     for name in names:
         admit(coordinator, name, (consortium / "sites" / name / "keys" / "connection.pub").read_bytes())
     with ExitStack() as stack:
-        it = Deployment(consortium, coordinator, stack.enter_context(running(coordinator)))
+        superlink = stack.enter_context(ExitStack())
+        it = Deployment(consortium, coordinator, superlink.enter_context(running(coordinator)), superlink)
         it.ways |= {name: way(name, it.address) for name in names}
         try:
             for name in names:

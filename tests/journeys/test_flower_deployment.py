@@ -1,4 +1,4 @@
-"""Lung cancer over a real SuperLink: TLS, node authentication, five site processes. One start serves all tests of this file."""
+"""Three studies over a real SuperLink: TLS, node authentication, five site processes. One start serves all tests here."""
 
 from __future__ import annotations
 
@@ -7,19 +7,27 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from examples import prepare
 from fivefold.coordinator import session
+from fivefold.coordinator.rounds import Engine
 from fivefold.engines.flower import parcels, wire
+from fivefold.engines.flower.foreign_app import APPS
 from fivefold.engines.flower.superlink import environment
+from fivefold.engines.local import local_engine
 from fivefold.errors import EngineProblem, ProtocolViolation, SiteRefused, SourceNotFound
+from fivefold.protocol.results import Result
 from fivefold.records.audit import Entry, entries, verify
 from fivefold.records.audit_report import chapter
 from fivefold.results.write import comparable
-from tests.journeys.consortium import ROOT, approve_anew, command, fivefold, sign_anew, signed
+from tests.journeys.consortium import ROOT, command, fivefold, sign_anew, signed
+from tests.journeys.deployed_studies import APP, INSTITUTIONS, breast, lung_with_cox
 from tests.journeys.deployment import Deployment, deployed
 
 SITE = "inst-10-12"
@@ -30,18 +38,15 @@ KILL_AT = 8
 @pytest.fixture(scope="module")
 def flower(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     out = tmp_path_factory.mktemp("flower") / "lung"
-    prepare.prepare("lung", out)
-    only_cox(out)
+    lung_with_cox(out)
     with deployed(out, out / "coordinator") as it:
         yield it
 
 
-def only_cox(out: Path) -> None:
-    """The study with one analysis, signed and approved anew."""
-    text = (out / "study.yaml").read_text("utf-8")
-    first, cox, by_site = (text.index(f"  - name: {n}\n") for n in ("description", "cox", "cox-by-site"))
-    sign_anew(out, text[:first] + text[cox:by_site].rstrip() + "\n\n" + text[text.index("envelope:") :])
-    approve_anew(out)
+@pytest.fixture(scope="module")
+def studies(flower: Deployment) -> tuple[Path, Path]:
+    """The two studies of breast masses, at sites that run already."""
+    return breast(flower.consortium)
 
 
 def log_of(flower: Deployment, site: str) -> list[Entry]:
@@ -86,10 +91,93 @@ def test_a_coordinator_killed_in_a_run_resumes_over_another_flower_run(flower: D
     assert comparable(out / "cut") == comparable(out / "whole")
 
 
+class Stopping:
+    """Stops the SuperLink before one trip."""
+
+    def __init__(self, engine: Engine, flower: Deployment) -> None:
+        self.engine, self.flower, self.trip = engine, flower, 0
+
+    def exchange(self, requests: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
+        self.trip += 1
+        if self.trip == KILL_AT:
+            self.flower.stop_superlink()
+        yield from self.engine.exchange(requests)
+
+
+def test_a_superlink_stopped_in_a_run_ends_it_in_a_sentence_and_the_run_resumes_over_the_next(flower: Deployment) -> None:
+    out = flower.consortium
+    before = {name: flower.said(name).count("is connected") for name in INSTITUTIONS}
+    with pytest.raises(EngineProblem, match="does not answer") as stopped, flower.engine() as engine:
+        session.run(signed(out), Stopping(engine, flower), out / "stopped", tell=quiet, engine_name="flower", resume=False)
+    assert "--resume" in stopped.value.hint
+    with pytest.raises(SourceNotFound, match="no address"), flower.engine():
+        pass
+    flower.start_superlink()
+    flower.wait_for(lambda: all(flower.said(name).count("is connected") > before[name] for name in INSTITUTIONS))
+    answered = rounds_of(out / "stopped")
+    with flower.engine() as engine:
+        session.run(signed(out), engine, out / "stopped", tell=quiet, engine_name="flower", resume=True)
+    assert 1 <= len(answered) < len(rounds_of(out / "stopped"))
+    assert rounds_of(out / "stopped")[: len(answered)] == answered, "answered rounds are replayed, not asked again"
+    assert not any(r["dropped"] for r in rounds_of(out / "stopped"))
+    with closing(local_engine(out / "sites", INSTITUTIONS)) as here:
+        session.run(signed(out), here, out / "never-stopped", tell=quiet, engine_name="local", resume=False)
+    assert comparable(out / "stopped") == comparable(out / "never-stopped")
+
+
+def test_a_logistic_model_and_an_app_in_torch_are_those_of_the_in_process_engine(
+    flower: Deployment, studies: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, plain = flower.consortium, studies[0].parent
+    with flower.engine(deadline=600.0) as engine:  # five sites load torch at once
+        over = session.run(signed(plain), engine, plain / "over", tell=quiet, engine_name="flower", resume=False)
+    monkeypatch.setenv(APPS, str(out / "apps"))
+    with closing(local_engine(out / "sites", INSTITUTIONS)) as local:
+        session.run(signed(plain), local, plain / "here", tell=quiet, engine_name="local", resume=False)
+    assert comparable(plain / "over") == comparable(plain / "here")
+    theirs = over.results["theirs"]
+    assert isinstance(theirs, Result)
+    before, after = theirs.tables["rounds"].column("loss")
+    assert after < 0.6 < before, "the app has learnt"
+    for site in INSTITUTIONS:
+        verify(out / "sites" / site / "state" / "audit.jsonl")
+        asked = [e.facts for e in log_of(flower, site) if e.event == "ask" and e.facts.get("analysis") == "theirs"]
+        assert any(f"flower_app.{APP}/1" in step for e in asked for step in e["steps"])
+
+
+def test_a_training_with_noise_is_that_of_the_in_process_engine_under_one_run_id(
+    flower: Deployment, studies: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Noise is drawn from a site's secret and the run's id: the same sites, as they were before, and the same id."""
+    private = studies[1].parent
+    shutil.copytree(flower.consortium / "sites", private / "sites")
+    monkeypatch.setattr(session, "secrets", SimpleNamespace(token_hex=lambda n: "5f" * n))
+    with flower.engine() as engine:
+        done = session.run(signed(private), engine, private / "over", tell=quiet, engine_name="flower", resume=False)
+    with closing(local_engine(private / "sites", INSTITUTIONS)) as local:
+        session.run(signed(private), local, private / "here", tell=quiet, engine_name="local", resume=False)
+    assert comparable(private / "over") == comparable(private / "here")
+    adam = done.results["adam"]
+    assert isinstance(adam, Result)
+    assert str(adam.facts["privacy"]).startswith("ε = ")
+    monkeypatch.setattr(session, "secrets", SimpleNamespace(token_hex=lambda n: "60" * n))
+    with flower.engine() as engine:
+        session.run(signed(private), engine, private / "again", tell=quiet, engine_name="flower", resume=False)
+    assert comparable(private / "again") != comparable(private / "over"), "another run has another noise"
+
+
+def rounds_of(folder: Path) -> list[Mapping[str, Any]]:
+    return [e.facts for e in entries(folder / "audit.jsonl") if e.event == "aggregate"]
+
+
+def quiet(_: object) -> None:
+    """Says nothing of a run's progress."""
+
+
 class Killing:
     """Kills a site's process in one trip; when the others have answered, starts it again and waits until it is connected."""
 
-    def __init__(self, engine: object, flower: Deployment) -> None:
+    def __init__(self, engine: Engine, flower: Deployment) -> None:
         self.engine, self.flower, self.trip = engine, flower, 0
 
     def exchange(self, requests: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
@@ -98,7 +186,7 @@ class Killing:
         if killed:
             assert SITE in requests
             self.flower.kill(SITE)
-        yield from self.engine.exchange(requests)  # type: ignore[attr-defined]
+        yield from self.engine.exchange(requests)
         if killed:
             before = self.flower.said(SITE).count("is connected")
             self.flower.start(SITE)
@@ -109,9 +197,9 @@ def test_a_killed_site_costs_its_share_of_two_rounds_at_most(flower: Deployment)
     out = flower.consortium
     with flower.engine() as engine:
         over = Killing(engine, flower)
-        done = session.run(signed(out), over, out / "killed", tell=lambda _: None, engine_name="flower", resume=False)
+        done = session.run(signed(out), over, out / "killed", tell=quiet, engine_name="flower", resume=False)
     assert over.trip > KILL_AT
-    rounds = [e.facts for e in entries(out / "killed" / "audit.jsonl") if e.event == "aggregate"]
+    rounds = rounds_of(out / "killed")
     assert len(rounds) > 4
     assert 1 <= sum(bool(r["dropped"]) for r in rounds) <= 2
     assert all(set(r["dropped"]) <= {SITE} for r in rounds)
@@ -127,13 +215,13 @@ def test_a_study_that_nobody_approved_is_refused_before_a_row_is_read(flower: De
     try:
         sign_anew(other, (other / "study.yaml").read_text("utf-8").replace("age + sex + ecog", "age + sex"))
         with flower.engine() as engine, pytest.raises(SiteRefused) as refused:
-            session.run(signed(other), engine, other / "run", tell=lambda _: None, engine_name="flower", resume=False)
+            session.run(signed(other), engine, other / "run", tell=quiet, engine_name="flower", resume=False)
         assert f"{SITE}: NotApproved" in refused.value.message
         last = log_of(flower, SITE)[-1]
         assert (last.event, last.facts["code"]) == ("refused", "NotApproved")
         prepare.fivefold("site", "approve", other / "study.signed.json", "--site", out / "sites" / SITE, "--yes")
         with flower.engine() as engine, pytest.raises(SiteRefused) as control:
-            session.run(signed(other), engine, other / "again", tell=lambda _: None, engine_name="flower", resume=False)
+            session.run(signed(other), engine, other / "again", tell=quiet, engine_name="flower", resume=False)
         assert f"{SITE}: {SourceNotFound.__name__}" in control.value.message
     finally:
         away.rename(data)
