@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import shutil
 from fnmatch import fnmatch
@@ -13,9 +14,16 @@ import pytest
 from examples import prepare
 from fivefold.auth.keys import public_of, read_key
 from fivefold.cli.main import run as fivefold_here
+from fivefold.engines.flower import wire
+from fivefold.engines.flower.answering import serve
+from fivefold.engines.flower.frames import read_frame, write_frame
+from fivefold.protocol import messages as m
+from fivefold.protocol.encoding import decode, encode
 from fivefold.records.audit import verify
 from fivefold.records.validation import changed_files
 from fivefold.results.write import comparable
+from fivefold.site.folder import opened
+from fivefold.study.digest import load_signed
 from tests.journeys.consortium import SITES, approve_anew, sign_anew
 
 
@@ -100,3 +108,49 @@ def test_full_at_any_file(
     verify(folder / "audit.jsonl", public_of(read_key(folder / "coordinator.key")))
     for site in SITES:
         verify(breast / "sites" / site / "state" / "audit.jsonl")
+
+
+@pytest.mark.parametrize("place", ["/fir/state/runs/*.journal", "/fir/state/classes/*"])
+def test_full_at_a_site(
+    breast: Path, whole: Path, place: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a site must remember before it answers has no room: it says so, and the run goes on without it."""
+    study, folder = breast / "study.yaml", breast / "run"
+    with monkeypatch.context() as patch:
+        refused = fill(patch, place, 0)
+        code = fivefold_here(["run", str(study), "--out", str(folder), "--quiet"])
+    said = capsys.readouterr().err
+    assert refused, "the site never wrote there"
+    assert (code, "fir refused (StorageFull)" in said) == (0, True), said
+    assert [one["dropped"] for one in comparable(folder)["analyses"]] == [["fir"]]
+    verify(breast / "sites" / "fir" / "state" / "audit.jsonl")
+    assert fivefold_here(["run", str(study), "--out", str(breast / "again"), "--quiet"]) == 0
+    assert comparable(breast / "again") == comparable(whole), "with room, it takes part as before"
+
+
+def test_a_site_that_cannot_write_its_log_is_silent_and_lives_on(breast: Path) -> None:
+    """The answering process over Flower: not a word leaves that was not written down; with room it answers the same request."""
+    found, place = load_signed(breast / "study.signed.json"), breast / "sites" / "fir"
+    asked = m.request(m.Place(found.digest, "run1", 1, 1), m.Open(found.to_bytes(), ()))
+    frame, site = encode({"do": "answer", "request": wire.request(bytes(16), {"fir": asked}, 1)}), opened(place)
+
+    class Source(io.BytesIO):
+        """The same request twice; the disk is full at the first."""
+
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell() == self.getbuffer().nbytes // 2:
+                patch.undo()
+            return super().read(size)
+
+    ask, sink = io.BytesIO(), io.BytesIO()
+    write_frame(ask, frame)
+    with pytest.MonkeyPatch.context() as patch:
+        refused = fill(patch, "/fir/state/audit.jsonl*", 0)
+        serve(site, Source(ask.getvalue() * 2), sink)
+    assert refused
+    sink.seek(0)
+    silent, answered = (decode(read_frame(sink) or b"") for _ in range(2))
+    assert silent["reply"] == b""
+    _, answer = wire.read_reply(answered["reply"], bytes(16), {"fir": public_of(site.node_key())})
+    assert m.Envelope.decode(m.envelopes_of(answer)[0]).kind == "opened"
+    verify(place / "state" / "audit.jsonl")

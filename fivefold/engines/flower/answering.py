@@ -16,7 +16,7 @@ from fivefold.engines.flower import wire
 from fivefold.engines.flower.foreign_app import APPS
 from fivefold.engines.flower.frames import read_frame, write_frame
 from fivefold.engines.flower.superlink import environment
-from fivefold.errors import EngineProblem, FivefoldError, ProtocolViolation
+from fivefold.errors import EngineProblem, FivefoldError, ProtocolViolation, StorageFull
 from fivefold.governance.safe_settings import SURROUNDINGS
 from fivefold.protocol.encoding import decode, encode
 from fivefold.site.folder import SiteFolder, opened
@@ -79,17 +79,21 @@ class Answering:
 
 
 def serve(folder: SiteFolder, source: IO[bytes], sink: IO[bytes]) -> None:
-    """The child's life: question after question until the pipe ends."""
+    """The child's life: question after question until the pipe ends. Where the log cannot be written, nothing is said."""
     node = Node(folder, around=SURROUNDINGS["flower"])
     while (frame := read_frame(source)) is not None:
-        asked = decode(frame)
-        if asked["do"] == "foreign":
-            with folder.audit() as log:
-                log.write("foreign message refused", **asked["facts"])
-            write_frame(sink, encode({}))
-        else:
-            reply, peers = answered(node, folder, bytes(asked["request"]))
-            write_frame(sink, encode({"reply": reply, "asked": peers}))
+        asked, said = decode(frame), dict[str, Any]()
+        try:
+            if asked["do"] == "foreign":
+                with folder.audit() as log:
+                    log.write("foreign message refused", **asked["facts"])
+            else:
+                reply, peers = answered(node, folder, bytes(asked["request"]))
+                said = {"reply": reply, "asked": peers}
+        except StorageFull as error:
+            print(f"{error.message}; this site answers again when there is room", file=sys.stderr)
+            said = {"reply": b"", "asked": 1}
+        write_frame(sink, encode(said))
     node.close()
 
 
