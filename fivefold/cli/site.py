@@ -16,6 +16,7 @@ from fivefold.cli.site_people import app as people_commands
 from fivefold.cli.site_people import verdict
 from fivefold.cli.site_start import app as site_app
 from fivefold.cli.site_start import connection, start
+from fivefold.cli.site_usage import usage
 from fivefold.cli.site_withdraw import notice, withdraw
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ app.add_typer(key_commands, name="keys")
 app.add_typer(people_commands, name="people")
 app.command()(verdict)
 app.command()(budget)
+app.command()(usage)
 app.command()(start)
 app.command()(connection)
 app.command()(withdraw)

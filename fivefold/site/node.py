@@ -51,6 +51,7 @@ from fivefold.site.round_book import RoundBook
 from fivefold.site.secure_sum import Participant, Sum
 from fivefold.site.standing import Standing
 from fivefold.site.told import plain, verified
+from fivefold.site.usage import Meter, spent
 from fivefold.site.witnessing import Witness
 from fivefold.study.consistency import thresholds
 from fivefold.study.definition import Study
@@ -103,9 +104,17 @@ class Node:
         self.me = folder.policy(now()).site
         self._key = folder.node_key()
         self._sessions: dict[str, Session] = {}
+        self._meter = Meter(folder.state / "runs")
 
     def answer(self, request: bytes) -> bytes:
         """A signed reply to any bytes at all: an answer, or a refusal: its code, rule and variable and nothing else."""
+        begun = spent()
+        run, reply = self._answer(request)
+        self._meter.count(run, len(request), len(reply), spent() - begun)
+        return reply
+
+    def _answer(self, request: bytes) -> tuple[str, bytes]:
+        """The run that a request names, and the reply."""
         asked = NOWHERE
         try:
             asked = Envelope.decode(request)
@@ -117,11 +126,12 @@ class Node:
                 session.log = log
                 if asked.kind not in ALWAYS:  # a withdrawal stops every trip, a repeated one too
                     self.folder.approval(session.digest, self.now(), study=session.study)
-                return trip(self, session, asked)
+                return asked.place.run, trip(self, session, asked)
         except FivefoldError as error:
-            return self._refusal(asked, error)
+            return asked.place.run, self._refusal(asked, error)
         except Exception as error:  # nothing that a library says may leave; the site's own log has the kind
-            return self._refusal(asked, RunError("a fault of the site's own software", rule=f"internal_{type(error).__name__}"))
+            fault = RunError("a fault of the site's own software", rule=f"internal_{type(error).__name__}")
+            return asked.place.run, self._refusal(asked, fault)
 
     def close(self) -> None:
         """Forget every run's secrets and let go of its files; what is on disk stays."""
@@ -212,7 +222,7 @@ class Node:
 
     def _close(self, session: Session, asked: Envelope) -> bytes:
         self._note(session, HEADS, asked.place, **session.witness.shown({}, m.Close.decode(asked.body).head))
-        self._note(session, asked.kind, asked.place)
+        self._note(session, asked.kind, asked.place, used=self._meter.of(session.run).facts())
         write_file(self._place(session.run) / "closed", b"")
         reply = session.participant.close(asked)
         session.kept.close()
