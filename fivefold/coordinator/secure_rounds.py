@@ -72,6 +72,8 @@ class SecureRounds:
         self._noticed, self._about, self._heads = noticed, about, heads
         self.attempts = dict(attempts or {})
         self._prepared: KeyRound | None = None
+        self._listed = 0
+        """The last round with whose opening a key list for the next one was sent: a site takes no second one."""
 
     def open(
         self, round: int, opening: m.Open, sites: Iterable[str], keep: Callable[[str, bytes], None] | None = None
@@ -111,9 +113,8 @@ class SecureRounds:
         """
         thresholds = self.thresholds if among is None else among.thresholds
         keys = self._keys_of(round, among)
-        following = (
-            KeyRound(self.roster, thresholds, keys.place.following(), self._heads.seen) if more and among is None else None
-        )
+        ahead = more and among is None and round != self._listed
+        following = KeyRound(self.roster, thresholds, keys.place.following(), self._heads.seen) if ahead else None
         collector = Collector(
             keys.instance(question, ring, length),
             keys.list,
@@ -200,6 +201,8 @@ class SecureRounds:
         requests = dict.fromkeys(collector.survivors, collector.unmask_request())
         handlers: dict[str, Handler] = dict.fromkeys(requests, collector.add_unmasked)
         following = collector.following
+        if following is not None:
+            self._listed = following.place.round - 1
         for site in following.advertised if following is not None else ():
             if following is not None and site not in requests:
                 requests[site], handlers[site] = following.share(), _first(following.add_shares)
