@@ -24,13 +24,14 @@ another type raises `MessageMalformed`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 from fivefold.errors import MessageMalformed
 from fivefold.protocol.encoding import decode, digest, encode
+from fivefold.protocol.parts import parts_of
 from fivefold.protocol.places import Blobs as Blobs
 from fivefold.protocol.places import Names as Names
 from fivefold.protocol.places import Place as Place
@@ -39,8 +40,6 @@ from fivefold.protocol.places import Roster as Roster
 VERSION = 2
 COORDINATOR = ""
 """The sender of a request."""
-LIMIT = 1 << 53
-"""Rounds, attempts and lengths stay below this."""
 
 Parcels = Mapping[str, bytes]
 """Bytes by the name of a site."""
@@ -57,7 +56,7 @@ class Message:
     @classmethod
     def decode(cls, data: bytes) -> Self:
         """Raises `MessageMalformed`."""
-        return cls(**_parts(decode(data), {f.name: str(f.type) for f in fields(cls)}, cls.kind))  # type: ignore[arg-type]
+        return cls(**parts_of(decode(data), {f.name: str(f.type) for f in fields(cls)}, cls.kind))  # type: ignore[arg-type]
 
 
 # ---- what the coordinator asks --------------------------------------------------------------------------------------
@@ -262,6 +261,13 @@ REPLIES: Mapping[str, type[Message]] = {
 
 
 # ---- envelopes ------------------------------------------------------------------------------------------------------
+ENVELOPE = {
+    **dict.fromkeys(("version", "round", "attempt"), "int"),
+    **dict.fromkeys(("study", "run", "kind", "sender"), "str"),
+    **dict.fromkeys(("body", "signature"), "bytes"),
+}
+
+
 @dataclass(frozen=True)
 class Envelope:
     """One message in its place. `body` is the message's bytes; a site's signature is over `claim`."""
@@ -292,7 +298,7 @@ class Envelope:
     @classmethod
     def decode(cls, data: bytes) -> Envelope:
         """Raises `MessageMalformed`, for another protocol version too."""
-        parts = _parts(decode(data), ENVELOPE, "envelope")
+        parts = parts_of(decode(data), ENVELOPE, "envelope")
         if parts["version"] != VERSION:
             raise MessageMalformed(
                 f"a message speaks version {parts['version']} of the protocol, this program version {VERSION}",
@@ -376,33 +382,3 @@ def key_list_digest(adverts: Sequence[bytes], head: bytes = b"") -> bytes:
     """The digest that mask seeds, seals and signatures bind: over all signed adverts, in the roster's order, and the head of
     the coordinator's log. Sites that were told different heads have no masks in common, and open nothing together."""
     return digest((tuple(adverts), head))
-
-
-# ---- hostile input --------------------------------------------------------------------------------------------------
-def _names(value: Any) -> bool:
-    return isinstance(value, tuple) and all(isinstance(v, str) for v in value) and len(set(value)) == len(value)
-
-
-CHECKS: Mapping[str, Callable[[Any], bool]] = {
-    "str": lambda v: isinstance(v, str),
-    "bytes": lambda v: isinstance(v, bytes),
-    "bool": lambda v: isinstance(v, bool),
-    "int": lambda v: type(v) is int and 0 <= v < LIMIT,
-    "Names": _names,
-    "Blobs": lambda v: isinstance(v, tuple) and all(isinstance(b, bytes) for b in v),
-    "Parcels": lambda v: isinstance(v, Mapping) and all(isinstance(b, bytes) for b in v.values()),
-}
-ENVELOPE = {
-    **dict.fromkeys(("version", "round", "attempt"), "int"),
-    **dict.fromkeys(("study", "run", "kind", "sender"), "str"),
-    **dict.fromkeys(("body", "signature"), "bytes"),
-}
-
-
-def _parts(value: Any, form: Mapping[str, str], what: str) -> dict[str, Any]:
-    if not isinstance(value, Mapping) or value.keys() != form.keys():
-        raise MessageMalformed(f"a message ({what}) lacks a part or has one too many")
-    for name, part in value.items():
-        if not CHECKS[form[name]](part):
-            raise MessageMalformed(f"the part {name} of a message ({what}) is of another type or range")
-    return dict(value)

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 from fivefold.auth.signatures import check, opened, signed
-from fivefold.errors import FivefoldError, ProtocolViolation, TooFewSites
+from fivefold.errors import FivefoldError, TooFewSites
 from fivefold.privacy.secagg import keys, sealing, shamir
 from fivefold.privacy.secagg.instance import Instance, commitment, point, seal_context
 from fivefold.privacy.secagg.ring import Ring, require, to_bytes
@@ -23,6 +23,7 @@ from fivefold.protocol import messages as m
 from fivefold.protocol.messages import Advert, Envelope, Names, Place
 from fivefold.protocol.questions import Array
 from fivefold.site.round_book import RoundBook
+from fivefold.site.round_secrets import Round, Secrets, violation
 from fivefold.site.standing import Standing
 
 Asked = TypeVar("Asked", bound=m.Message)
@@ -56,45 +57,6 @@ def _unwitnessed(place: Place, adverts: Mapping[str, Advert], head: bytes) -> No
     return
 
 
-@dataclass
-class _Secrets:
-    """A round's secrets. Python cannot overwrite what it let go; it can let go at once, and never write it down."""
-
-    seal: keys.KeyPair
-    mask: keys.KeyPair
-    seed: bytes = field(repr=False)
-    held: dict[str, tuple[bytes, bytes]] = field(repr=False, default_factory=dict)
-    """Shares that were entrusted to this site, its own among them: owner → (of the seed, of the mask key)."""
-
-
-@dataclass
-class _Round:
-    """What a site holds for one round and attempt: its secrets until they have served, and what it said."""
-
-    secret: _Secrets | None
-    advert: bytes
-    adverts: Mapping[str, Advert] = field(default_factory=dict)
-    key_list: bytes = b""
-    shares: bytes = b""
-    instance: Instance | None = None
-    asked: bytes = b""
-    masked: bytes = b""
-    unmasked: bytes = b""
-    wanted: int = 0
-    """Recognised sites that this sum needs."""
-    opened: dict[bytes, bytes] = field(default_factory=dict)
-    """Requests to unmask, by identity, and their replies."""
-
-    @property
-    def secrets(self) -> _Secrets:
-        if self.secret is None:
-            raise _violation("round_over", "the secrets of this round and attempt have served, and are forgotten")
-        return self.secret
-
-    def erase(self) -> None:
-        self.secret = None
-
-
 class Participant:
     """One site in one run. Each method takes a request of the coordinator and gives the reply's bytes.
 
@@ -119,7 +81,7 @@ class Participant:
         self.standing, self.run, self.book = standing, run, book
         self._consider, self._release, self._threads = consider, release, threads
         self._witness, self._head = witness, head
-        self._rounds: dict[tuple[int, int], _Round] = {}
+        self._rounds: dict[tuple[int, int], Round] = {}
         self._permitted: dict[str, bool] = {standing.site: standing.site_totals}
 
     # ---- the trips ----------------------------------------------------------------------------------------------
@@ -127,7 +89,7 @@ class Participant:
         """Enrol → Advert: two fresh X25519 keys for a round and attempt."""
         enrol = self._read(request, m.Enrol)
         if enrol.roster != self.standing.roster.digest:
-            raise _violation("roster", "the coordinator's roster is not that of the signed study")
+            raise violation("roster", "the coordinator's roster is not that of the signed study")
         return m.reply(self._advertised(request.place))
 
     def share(self, request: Envelope) -> bytes:
@@ -142,10 +104,10 @@ class Participant:
         held = self._found(request.place)
         if not held.masked:
             if not held.shares:
-                raise _violation("out_of_order", "a question came before this site's shares for its round were asked")
+                raise violation("out_of_order", "a question came before this site's shares for its round were asked")
             return None
         if held.asked != request.identity:
-            raise _violation("second_request", "another question was answered in this round and attempt")
+            raise violation("second_request", "another question was answered in this round and attempt")
         return held.masked
 
     def mask(
@@ -158,13 +120,13 @@ class Participant:
             return stored
         place, held = request.place, self._found(request.place)
         if self.book.answered.get(place.round, (0, question))[1] != question:
-            raise _violation("question_changed", "a new attempt asks another question than the attempt before")
+            raise violation("question_changed", "a new attempt asks another question than the attempt before")
         received = self._opened_shares(place, held, ask.sealed)
         sharers = self.standing.roster.in_order({*received, self.standing.site})
         held.wanted, most = (self.standing.wanted, len(self.standing.roster.names)) if members is None else members
         self._enough(sharers, "sites share their secrets", held.wanted)
         if len(sharers) > most:
-            raise _violation("buffer_size", f"a buffer is filled by {most} sites, and {len(sharers)} are to be in it")
+            raise violation("buffer_size", f"a buffer is filled by {most} sites, and {len(sharers)} are to be in it")
         instance = Instance(
             place, self.standing.roster, held.adverts, held.key_list, sharers, question, ring, len(require(vector, ring))
         )
@@ -199,7 +161,7 @@ class Participant:
         if request.identity in held.opened:
             return held.opened[request.identity]
         if len(held.opened) == REPEATS:
-            raise _violation("second_request", "this round was opened in too many ways already")
+            raise violation("second_request", "this round was opened in too many ways already")
         following = place.following()
         prepared = self._rounds.get((following.round, following.attempt))
         shares = self._shared(following, ask.adverts, ask.head) if ask.adverts and prepared else b""
@@ -233,7 +195,7 @@ class Participant:
             return held.advert
         self._open(place)
         if place.attempt <= self.book.advertised.get(place.round, 0):
-            raise _violation("attempt_over", "keys were advertised for this attempt or a later one before, and are gone")
+            raise violation("attempt_over", "keys were advertised for this attempt or a later one before, and are gone")
         fresh = self._fresh(place)
         self.book.note_advertised(place)
         for other in [k for k in self._rounds if (k[0] == place.round and k[1] < place.attempt) or k[0] < place.round - 2]:
@@ -241,7 +203,7 @@ class Participant:
         self._rounds[place.round, place.attempt] = fresh
         return fresh.advert
 
-    def _prepared(self, place: Place) -> tuple[bytes, _Round | None]:
+    def _prepared(self, place: Place) -> tuple[bytes, Round | None]:
         """The advert for the next round (none where a restart lost its keys), and what to hold if it is fresh."""
         if (held := self._rounds.get((place.round, place.attempt))) is not None:
             return held.advert, None
@@ -250,19 +212,19 @@ class Participant:
         fresh = self._fresh(place)
         return fresh.advert, fresh
 
-    def _fresh(self, place: Place) -> _Round:
+    def _fresh(self, place: Place) -> Round:
         seal, mask, seed = keys.new_pair(), keys.new_pair(), os.urandom(32)
         mine = self.standing
         promise = commitment(seed, place, mine.site)
         advert = Advert(mine.roster.digest, seal.public, mask.public, promise, mine.site_totals, self._head())
-        return _Round(_Secrets(seal, mask, seed), self._signed(place, advert))
+        return Round(Secrets(seal, mask, seed), self._signed(place, advert))
 
     def _shared(self, place: Place, adverts: m.Blobs, head: bytes) -> bytes:
         held = self._found(place)
         listed = m.key_list_digest(adverts, head)
         if held.shares:
             if listed != held.key_list:
-                raise _violation("second_key_list", "two key lists were sent for one round and attempt")
+                raise violation("second_key_list", "two key lists were sent for one round and attempt")
             return held.shares
         read, secret = self._key_list(place, held, adverts), held.secrets
         self._witness(place, read, head)
@@ -282,36 +244,36 @@ class Participant:
         self._permitted |= {name: advert.site_totals for name, advert in read.items()}
         return held.shares
 
-    def _key_list(self, place: Place, held: _Round, adverts: m.Blobs) -> dict[str, Advert]:
+    def _key_list(self, place: Place, held: Round, adverts: m.Blobs) -> dict[str, Advert]:
         """The list, every entry verified: each signed by the key that the study gives its sender, this site's own unaltered."""
         read: dict[str, Advert] = {}
         for data in adverts:
             name, advert = opened(data, Advert, self.standing.roster, place)
             if name in read or advert.roster != self.standing.roster.digest:
-                raise _violation("key_list", "the key list names a site twice, or a site with another roster")
+                raise violation("key_list", "the key list names a site twice, or a site with another roster")
             if name == self.standing.site and data != held.advert:
-                raise _violation("own_key_altered", "the key list holds another key of this site than it advertised")
+                raise violation("own_key_altered", "the key list holds another key of this site than it advertised")
             read[name] = advert
         if self.standing.site not in read:
-            raise _violation("own_key_altered", "the key list leaves out this site's own key")
+            raise violation("own_key_altered", "the key list leaves out this site's own key")
         if tuple(read) != self.standing.roster.in_order(read):
-            raise _violation("key_list", "the key list is not in the study's order")
+            raise violation("key_list", "the key list is not in the study's order")
         public = [key for advert in read.values() for key in (advert.seal_key, advert.mask_key)]
         if len(set(public)) != len(public):
-            raise _violation("key_list", "a key stands in the key list twice")
+            raise violation("key_list", "a key stands in the key list twice")
         self._enough(read, "sites advertise keys", self.standing.listed)
         return read
 
-    def _opened_shares(self, place: Place, held: _Round, sealed: m.Parcels) -> dict[str, tuple[bytes, bytes]]:
+    def _opened_shares(self, place: Place, held: Round, sealed: m.Parcels) -> dict[str, tuple[bytes, bytes]]:
         mine, received = self.standing, {}
         if not sealed.keys() <= held.adverts.keys() - {mine.site}:
-            raise _violation("unknown_peer", "shares come from a site that is not in the key list")
+            raise violation("unknown_peer", "shares come from a site that is not in the key list")
         contexts = {peer: seal_context(place, mine.roster, held.key_list, peer, mine.site) for peer in sealed}
         agreed = keys.agree_all(held.secrets.seal.private, [(held.adverts[peer].seal_key, contexts[peer]) for peer in sealed])
         for peer, key in zip(sealed, agreed, strict=True):
             plain = sealing.open_sealed(key, sealed[peer], contexts[peer])
             if len(plain) != 2 * shamir.SHARE:
-                raise _violation("share_malformed", f"site {peer} sealed something that is not two shares")
+                raise violation("share_malformed", f"site {peer} sealed something that is not two shares")
             received[peer] = (plain[: shamir.SHARE], plain[shamir.SHARE :])
         return received
 
@@ -321,24 +283,24 @@ class Participant:
         held, mine = self._found(place), self.standing
         instance = held.instance
         if instance is None:
-            raise _violation("out_of_order", "a survivor list came before this site's masked update left")
+            raise violation("out_of_order", "a survivor list came before this site's masked update left")
         if not set(survivors) <= set(instance.sharers) or survivors != mine.roster.in_order(survivors):
-            raise _violation("unknown_peer", "the survivor list names a site without a part in this round, or is out of order")
+            raise violation("unknown_peer", "the survivor list names a site without a part in this round, or is out of order")
         if mine.site not in survivors:
-            raise _violation("not_a_survivor", "the survivor list leaves out this site, whose masked update left")
+            raise violation("not_a_survivor", "the survivor list leaves out this site, whose masked update left")
         self._enough(survivors, "sites survive", held.wanted)
         if self.book.released.get(place.round, survivors) != survivors:
             if held.unmasked:
-                raise _violation("both_shares", "both the seed's share and the mask key's share of one site are asked")
-            raise _violation("second_survivor_list", "this round was opened for other survivors, and no other list is served")
+                raise violation("both_shares", "both the seed's share and the mask key's share of one site are asked")
+            raise violation("second_survivor_list", "this round was opened for other survivors, and no other list is served")
         if self.book.signed.get((place.round, place.attempt), survivors) != survivors:
-            raise _violation("second_survivor_list", "this site agreed to another survivor list in this round and attempt")
+            raise violation("second_survivor_list", "this site agreed to another survivor list in this round and attempt")
         return instance
 
     def _agreed_by_enough(self, instance: Instance, ask: m.Unmask) -> None:
         """The survivors' own signatures under this list, by as many as must survive: two lists cannot both have them."""
         if not set(ask.signatures) <= set(ask.survivors):
-            raise _violation("unknown_peer", "a survivor list is signed by a site that is not on it")
+            raise violation("unknown_peer", "a survivor list is signed by a site that is not on it")
         body = instance.agreed(ask.survivors).encode()
         for name, signature in ask.signatures.items():
             check(Envelope(instance.place, m.Agreed.kind, name, body, signature), self.standing.roster)
@@ -358,28 +320,28 @@ class Participant:
     # ---- order --------------------------------------------------------------------------------------------------
     def _read(self, request: Envelope, kind: type[Asked]) -> Asked:
         if request.place.study != self.standing.study or request.place.run != self.run:
-            raise _violation("wrong_place", "a request belongs to another study or run")
+            raise violation("wrong_place", "a request belongs to another study or run")
         if request.sender != m.COORDINATOR or request.kind != kind.kind:
-            raise _violation("wrong_place", "a request is of another kind than its trip")
+            raise violation("wrong_place", "a request is of another kind than its trip")
         return kind.decode(request.body)
 
     def _open(self, place: Place) -> None:
         if place.round < self.book.round:
-            raise _violation("replayed_round", "the round is over: a later one was answered")
+            raise violation("replayed_round", "the round is over: a later one was answered")
 
-    def _found(self, place: Place) -> _Round:
+    def _found(self, place: Place) -> Round:
         """What is held for a round and attempt, or the reason why nothing is."""
         self._open(place)
         if (held := self._rounds.get((place.round, place.attempt))) is not None:
             return held
         last = self.book.advertised.get(place.round, 0)
         if place.attempt < last:
-            raise _violation("attempt_over", "a later attempt of this round has begun")
+            raise violation("attempt_over", "a later attempt of this round has begun")
         if place.attempt > last:
-            raise _violation("out_of_order", "no keys were advertised for this round and attempt")
+            raise violation("out_of_order", "no keys were advertised for this round and attempt")
         if self.book.answered.get(place.round, (0, b""))[0] == place.attempt:
-            raise _violation("replayed_round", "this round was answered before the node restarted, and is not answered again")
-        raise _violation("secrets_lost", "the node restarted after it advertised keys for this round and attempt")
+            raise violation("replayed_round", "this round was answered before the node restarted, and is not answered again")
+        raise violation("secrets_lost", "the node restarted after it advertised keys for this round and attempt")
 
     def _forget_before(self, round: int) -> None:
         """The rounds before are over: their secrets go, and all but the last one's replies."""
@@ -398,7 +360,3 @@ def _one_share_each(instance: Instance, held: Mapping[str, tuple[bytes, bytes]],
     seeds = {name: held[name][0] for name in instance.sharers if name in alive}
     mask_keys = {name: held[name][1] for name in instance.sharers if name not in alive}
     return m.Unmasked(instance.key_list, instance.question, survivors, seeds, mask_keys)
-
-
-def _violation(rule: str, why: str) -> ProtocolViolation:
-    return ProtocolViolation(why, rule=rule, help="The request is not answered; ask the coordinator's operator for its log.")

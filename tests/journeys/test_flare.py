@@ -1,8 +1,11 @@
-"""The lung study under NVIDIA FLARE's simulator: five clients, each with a process of its own, and the same answers."""
+"""The lung study under NVIDIA FLARE's simulator: five clients, each with a process of its own, and the same answers; as an
+exported job that FLARE runs by itself, and carried for a coordinator that is killed in the middle and resumes."""
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +14,75 @@ import pytest
 
 from examples import prepare
 from fivefold.cli.main import run
+from fivefold.engines.flare.job import write_allow_list
 from fivefold.results.write import read_results
 from tests.environments import environment
+from tests.journeys.consortium import command
 
 
 @pytest.fixture(scope="module")
 def lung(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Prepared, and run twice: in this process and under FLARE."""
+    """Prepared, and run in this process."""
     out = tmp_path_factory.mktemp("flare") / "lung"
     assert prepare.main(["lung", str(out)]) == 0
-    study = str(out / "study.yaml")
-    assert run(["run", study, "--out", str(out / "local"), "--quiet"]) == 0
-    words = ["--engine", "flare", "--flare-python", str(environment("flare") / "python")]
-    assert run(["run", study, "--out", str(out / "flare"), "--quiet", *words]) == 0
+    assert run(["run", str(out / "study.yaml"), "--out", str(out / "local"), "--quiet"]) == 0
     return out
 
 
-def test_every_number_is_that_of_the_local_run(lung: Path) -> None:
-    local, flare = read_results(lung / "local"), read_results(lung / "flare")
+def over_flare(lung: Path, how: str) -> tuple[object, ...]:
+    return (
+        "run",
+        lung / "study.yaml",
+        how,
+        lung / "flare",
+        "--engine",
+        "flare",
+        "--flare-python",
+        environment("flare") / "python",
+    )
+
+
+def test_a_coordinator_killed_under_flare_resumes_over_another_job(lung: Path) -> None:
+    with subprocess.Popen(
+        command(*over_flare(lung, "--out")), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        rounds = (line for line in process.stderr if line.startswith("round"))
+        for _ in range(3):
+            next(rounds)
+        process.kill()
+    assert not (lung / "flare" / "result.json").exists()
+    again = subprocess.run(command(*over_flare(lung, "--resume")), capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    first = next(line for line in again.stderr.splitlines() if line.startswith("round"))
+    assert int(first.split()[1]) > 3, "answered rounds are replayed, not asked again"
+    the_numbers_are_those_of_the_local_run(lung, lung / "flare")
+    it_is_an_ordinary_run_folder(lung, lung / "flare")
+    assert (lung / "flare" / "ro-crate-metadata.json").exists()
+
+
+def test_the_exported_job_runs_in_flare_alone(lung: Path, tmp_path: Path) -> None:
+    """As a server and its clients run it: the coordinator is in the job, on the server, and no process of ours is there."""
+    assert run(["export", "flare", str(lung / "study.yaml"), str(tmp_path / "job")]) == 0
+    write_allow_list(tmp_path / "workspace" / "local")
+    sites = sorted(site.name for site in (lung / "sites").iterdir())
+    words = (str(tmp_path / "job"), "-w", str(tmp_path / "workspace"), "-c", ",".join(sites), "-t", "5", "-m", "100")
+    done = subprocess.run(
+        [str(environment("flare") / "python"), "-m", "nvflare.private.fed.app.simulator.simulator", *words],
+        env=os.environ | {"FIVEFOLD_SITES": str(lung / "sites")},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    (folder,) = (tmp_path / "workspace" / "server").rglob("fivefold")
+    the_numbers_are_those_of_the_local_run(lung, folder)
+    it_is_an_ordinary_run_folder(lung, folder)
+
+
+def the_numbers_are_those_of_the_local_run(lung: Path, folder: Path) -> None:
+    local, flare = read_results(lung / "local"), read_results(folder)
     assert list(local) == list(flare)
     for name, result in local.items():
         assert flare[name].sites == result.sites
@@ -39,6 +93,14 @@ def test_every_number_is_that_of_the_local_run(lung: Path) -> None:
                 _same(other.column(column), table.column(column))
 
 
+def it_is_an_ordinary_run_folder(lung: Path, folder: Path) -> None:
+    """It says what carried it, and every log follows."""
+    assert json.loads((folder / "result.json").read_text())["run"]["engine"] == "flare"
+    assert run(["audit", "verify", str(folder / "audit.jsonl")]) == 0
+    for site in (lung / "sites").iterdir():
+        assert run(["audit", "verify", str(next((site / "state").glob("audit.jsonl")))]) == 0
+
+
 def _same(got: tuple[Any, ...], expected: tuple[Any, ...]) -> None:
     assert len(got) == len(expected)
     for a, b in zip(got, expected, strict=True):
@@ -46,11 +108,3 @@ def _same(got: tuple[Any, ...], expected: tuple[Any, ...]) -> None:
             np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-15)
         else:
             assert a == b
-
-
-def test_the_run_folder_is_an_ordinary_one_and_says_what_carried_it(lung: Path) -> None:
-    assert json.loads((lung / "flare" / "result.json").read_text())["run"]["engine"] == "flare"
-    assert run(["audit", "verify", str(lung / "flare" / "audit.jsonl")]) == 0
-    assert (lung / "flare" / "ro-crate-metadata.json").exists()
-    for site in (lung / "sites").iterdir():
-        assert run(["audit", "verify", str(next((site / "state").glob("audit.jsonl")))]) == 0

@@ -22,6 +22,7 @@ from fivefold.engines.flower.foreign_app import APPS
 from fivefold.engines.flower.superlink import environment
 from fivefold.engines.local import local_engine
 from fivefold.errors import EngineProblem, ProtocolViolation, SiteRefused, SourceNotFound
+from fivefold.protocol import messages
 from fivefold.protocol.results import Result
 from fivefold.records.audit import Entry, entries, verify
 from fivefold.records.audit_report import chapter
@@ -240,7 +241,7 @@ def test_anything_else_that_arrives_is_refused_and_logged(flower: Deployment, mo
             changed.setattr(wire, "VERSION", 99)
             request = wire.request(bytes(16), {SITE: b"x"}, 1)
             heard = told(flower, engine.link, {nodes[0]: request})[0].payload or b""
-            with pytest.raises(ProtocolViolation, match="speaks protocol version 1, not 99"):
+            with pytest.raises(ProtocolViolation, match=f"speaks protocol version {messages.VERSION}, not 99"):
                 wire.read_reply(heard, bytes(16), engine.keys)
         logs = [e for site in engine.keys for e in log_of(flower, site)]
         foreign = [e.facts for e in logs if e.event == "foreign message refused"]
