@@ -20,7 +20,6 @@ from typing import Any
 
 import pytest
 
-from examples import prepare
 from fivefold.auth.keys import public_of, read_key
 from fivefold.coordinator import session
 from fivefold.engines.flower.grid import FlowerEngine, flower_engine
@@ -30,10 +29,10 @@ from fivefold.errors import FivefoldError
 from fivefold.records.audit import entries, verify
 from fivefold.results.write import comparable
 from tests.journeys.consortium import ROOT, Losing, signed
+from tests.journeys.deployed_studies import lung_with_cox
 from tests.journeys.deployment import Deployment, deployed
 from tests.journeys.faults import FAULTS, HERE, OVER, SHARE, SITE, Carrier, Fault, Here, Over, Recording, Twice
 from tests.journeys.meddling import Meddler, meddler
-from tests.journeys.test_flower_deployment import only_cox
 
 ALL = int(os.environ.get("FIVEFOLD_FAULTS", "0")) >= len(FAULTS)
 PLAYED = [f for f in FAULTS if ALL or f.always]
@@ -102,8 +101,7 @@ class Arena:
 @pytest.fixture(scope="module")
 def arena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
     out = tmp_path_factory.mktemp("faults") / "lung"
-    prepare.prepare("lung", out)
-    only_cox(out)
+    lung_with_cox(out)
     with ExitStack() as stack:
         yield Arena(out, stack)
 
