@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fivefold.cli.main import run
-from fivefold.engines.flare.job import CLASSES, write_allow_list
+from fivefold.engines.flare.job import CLASSES, LOG_STREAMER, write_allow_list
 from fivefold.engines.flare.workspace import examined
 from fivefold.site.folder import create
 from tests.environments import environment
@@ -75,6 +75,25 @@ def test_what_flare_provisions_is_read_where_the_site_wrote_nothing(workspace: P
 def test_which_classes_a_job_may_load(workspace: Path, resources: Any, expected: str) -> None:
     (workspace / "local" / "resources.json").write_text(json.dumps(resources), "utf-8")
     assert state(workspace, "FLARE classes")[0] == expected
+
+
+def test_a_site_s_log_stays_at_the_site(workspace: Path) -> None:
+    """What FLARE provisions sends it, and adds a class to every job for that."""
+    file = workspace / "local" / "resources.json"
+    assert state(workspace, "FLARE logs") == ("ok", "no job sends this site's log to the server")
+    provisioned = {
+        "components": [{"id": "a", "path": LOG_STREAMER}, {"id": "b", "path": "kept"}],
+        "client": {"retry_timeout": 30},
+    }
+    file.write_text(json.dumps(provisioned), "utf-8")
+    assert state(workspace, "FLARE logs")[0] == "fault"
+    file.write_text(json.dumps({"components": []}), "utf-8")
+    assert state(workspace, "FLARE logs")[0] == "warning"
+    file.rename(file.with_suffix(".json.default"))
+    file.with_suffix(".json.default").write_text(json.dumps(provisioned), "utf-8")
+    written = json.loads(write_allow_list(workspace / "local").read_text("utf-8"))
+    assert (written["components"], written["client"]) == (provisioned["components"][1:], {"retry_timeout": 30})
+    assert state(workspace, "FLARE logs")[0] == "ok"
 
 
 def test_another_fivefold_before_the_sites_own_is_a_fault(workspace: Path) -> None:

@@ -15,8 +15,10 @@ import pytest
 from examples import prepare
 from fivefold.cli.main import run
 from fivefold.engines.flare.job import write_allow_list
+from fivefold.engines.flare.workspace import examined
 from fivefold.results.write import read_results
 from tests.environments import environment
+from tests.journeys import flare_federation
 from tests.journeys.consortium import command
 
 
@@ -79,6 +81,26 @@ def test_the_exported_job_runs_in_flare_alone(lung: Path, tmp_path: Path) -> Non
     (folder,) = (tmp_path / "workspace" / "server").rglob("fivefold")
     the_numbers_are_those_of_the_local_run(lung, folder)
     it_is_an_ordinary_run_folder(lung, folder)
+
+
+def test_a_provisioned_federation_runs_the_job_with_code_classes_and_logs_shut(lung: Path, tmp_path: Path) -> None:
+    """FLARE's own provisioning, a server and five clients as services, TLS both ways; the doctor finds nothing to say."""
+    assert run(["export", "flare", str(lung / "study.yaml"), str(tmp_path / "job")]) == 0
+    sites, python = sorted(site.name for site in (lung / "sites").iterdir()), environment("flare") / "python"
+    kits = flare_federation.provisioned(tmp_path / "federation", python, sites)
+    assert {c.name for c in examined(kits / sites[0]) if c.state == "fault"} == {"FLARE byoc", "FLARE classes", "FLARE logs"}
+    resources = kits / "server" / "local" / "resources.json.default"
+    resources.write_text(resources.read_text("utf-8").replace("/tmp/nvflare", str(tmp_path / "storage")), "utf-8")
+    for name in ("server", *sites):
+        write_allow_list(kits / name / "local")
+        flare_federation.forbid_code(kits / name / "local")
+    for name in sites:
+        assert all(c.state == "ok" for c in examined(kits / name) if c.name != "FLARE shell")
+    with flare_federation.running(kits, python, sites, lung / "sites"):
+        status, folder = flare_federation.submitted(kits, python, tmp_path / "job", len(sites))
+    assert status == "FINISHED:COMPLETED", (kits / "server" / "said.log").read_text("utf-8")[-3000:]
+    the_numbers_are_those_of_the_local_run(lung, folder / "workspace" / "fivefold")
+    it_is_an_ordinary_run_folder(lung, folder / "workspace" / "fivefold")
 
 
 def the_numbers_are_those_of_the_local_run(lung: Path, folder: Path) -> None:

@@ -22,6 +22,9 @@ from fivefold.study.digest import SignedStudy
 
 SHELL = "fivefold.engines.flare.shell"
 CLASSES = (f"{SHELL}.StudyController", f"{SHELL}.SiteExecutor")
+RESOURCES = "resources.json"
+LOG_STREAMER, LOG_STREAMING = "nvflare.app_common.logging.site_log_streamer.SiteLogStreamer", "allow_log_streaming"
+"""FLARE's component that sends a site's log of each job to the server, and the party's word on it."""
 TASK = "fivefold"
 STUDY_FILE = "study.signed.json"
 POLL_SECONDS = 0.05
@@ -47,10 +50,20 @@ def write_job(found: SignedStudy, folder: Path, *, deadline: int = DEADLINE_SECO
 
 
 def write_allow_list(local: Path) -> Path:
-    """Write `resources.json` into a FLARE party's `local` folder: of all classes it may load Fivefold's two, and no other."""
+    """Write `resources.json` into a FLARE party's `local` folder: of all classes it may load Fivefold's two alone, and no job's
+    log is sent to the server. (For that, FLARE adds a class of its own to each job, which then may not be loaded either.)
+    Whatever else is there, or in the `.default` of FLARE's provisioning, stays."""
+    target = local / RESOURCES
+    found: dict[str, Any] = {"format_version": 2}
+    for file in (target, local / f"{RESOURCES}.default"):
+        if file.exists():
+            found = json.loads(file.read_text("utf-8"))
+            break
+    if "components" in found:
+        found["components"] = [c for c in found["components"] if c.get("path") != LOG_STREAMER]
     local.mkdir(parents=True, exist_ok=True)
-    _json(local / "resources.json", {"format_version": 2, "class_allow_list": list(CLASSES)})
-    return local / "resources.json"
+    _json(target, found | {"class_allow_list": list(CLASSES), LOG_STREAMING: False})
+    return target
 
 
 def site_folder(client: str, environment: Mapping[str, str]) -> Path:

@@ -1,4 +1,4 @@
-"""A FLARE client's own workspace, read: may a job bring code to this site, and which classes may it name?
+"""A FLARE client's own workspace, read: may a job bring code, which classes may it name, does the site's log leave?
 
 Fivefold cannot switch this off from inside a job; whoever looks after FLARE's client can, in two files of its folder `local`:
 `authorization.json` (the right `byoc`) and `resources.json` (the allow list of classes). Where they are not there, FLARE reads
@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from fivefold.engines.flare.job import CLASSES
+from fivefold.engines.flare.job import CLASSES, LOG_STREAMER, LOG_STREAMING, RESOURCES
 from fivefold.site.doctor import Check
 
 ANY = "*"
@@ -30,6 +30,7 @@ def examined(workspace: Path) -> Iterator[Check]:
     yield _installed(local)
     yield _own_code(local)
     yield _classes(local)
+    yield _logs(local)
 
 
 def _installed(local: Path) -> Check:
@@ -72,7 +73,7 @@ def _denied(rights: Any) -> bool:
 def _classes(local: Path) -> Check:
     """The site's half of the shell may be loaded, and nothing else."""
     name, wanted = "FLARE classes", CLASSES[1]
-    it = _read(local, "resources.json") or {}
+    it = _read(local, RESOURCES) or {}
     listed = it.get("class_allow_list")
     then = f'Write `"class_allow_list": ["{wanted}"]` into local/resources.json.'
     if not isinstance(listed, list):
@@ -87,6 +88,20 @@ def _classes(local: Path) -> Check:
         shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
         return Check(name, "warning", f"jobs may load other classes too: {shown}", then)
     return Check(name, "ok", "of all classes a job may load Fivefold's alone")
+
+
+def _logs(local: Path) -> Check:
+    """The site's log of a job stays at the site. What FLARE provisions sends it, by a class of its own added to every job."""
+    name = "FLARE logs"
+    it = _read(local, RESOURCES) or {}
+    components = it.get("components")
+    added = any(isinstance(c, dict) and c.get("path") == LOG_STREAMER for c in components or ())
+    then = f'Take {LOG_STREAMER} out of "components" in local/{RESOURCES}, and write `"{LOG_STREAMING}": false`.'
+    if added:
+        return Check(name, "fault", "FLARE sends this site's log to the server, by a class that no study may load", then)
+    if it.get(LOG_STREAMING, True) is not False:
+        return Check(name, "warning", f"{RESOURCES} does not forbid that a job sends this site's log to the server", then)
+    return Check(name, "ok", "no job sends this site's log to the server")
 
 
 def _read(local: Path, name: str) -> dict[str, Any] | None:
