@@ -23,6 +23,7 @@ from fivefold.governance.approvals import Approval, check_approval
 from fivefold.governance.policy import FILE, Policy
 from fivefold.governance.statements import storage, store
 from fivefold.records.audit import AuditLog, read_head
+from fivefold.site.chain_heads import ALONE, BY_STUDY, compare, note
 
 if TYPE_CHECKING:
     from fivefold.data.mapping import Mapping as DataMapping
@@ -40,6 +41,7 @@ class SiteFolder:
 
     def custody(self, when: datetime | None = None) -> custodies.Custody:
         """The signed policy and the standing of all keys. Raises `PolicyRefuses`, `StatementInvalid`."""
+        compare(self.state, ALONE)
         return custodies.custody_of(self.path, (when or datetime.now(UTC)).astimezone(UTC).date())
 
     def policy(self, when: datetime | None = None) -> Policy:
@@ -53,7 +55,8 @@ class SiteFolder:
         return DataMapping.read(self.path / MAPPING)
 
     def approval(self, study_digest: str, when: datetime | None = None, *, study: Study | None = None) -> Approval:
-        """The custodian's approval in force. Raises `NotApproved`."""
+        """The custodian's approval in force. Raises `NotApproved`, `StatementInvalid`."""
+        compare(self.state, (*ALONE, *(f"{kind}/{study_digest}" for kind in BY_STUDY)))
         return check_approval(self.path, study_digest, when or datetime.now(UTC), study=study)
 
     def node_key(self) -> bytes:
@@ -117,11 +120,15 @@ class SiteFolder:
     @contextmanager
     def act(self, event: str, **facts: Any) -> Iterator[AuditLog]:
         """Do something that the log must know: its entry is durable before the act, and a failure is an entry too (the public
-        part of the error alone)."""
+        part of the error alone). Where the chains of statements end after it is noted too."""
         with self.audit() as log:
             log.write(event, **facts)
             try:
-                yield log
+                compare(self.state)
+                try:
+                    yield log
+                finally:
+                    note(self.state, log)
             except FivefoldError as error:
                 log.write(f"{event} refused", **error.public())
                 raise
@@ -178,6 +185,7 @@ def create(
     site = SiteFolder(path)
     with site.audit() as log:
         log.write("site made", site=name, node=public["node"], custodian=public["custodian"])
+        note(site.state, log)
     return site
 
 
