@@ -230,6 +230,9 @@ def _print_report(made: Proposal, digest: str) -> None:
         console.print(
             Text.assemble((output.status, ink[output.status]), f"  {output.properties['analysis']}: {output.command}")
         )
+        name = output.properties["analysis"]
+        n = made.results[name].facts.get("persons")
+        console.print(f"   n      {'hidden' if n is None else n}; {len(made.told[name])} counts of declared cells underlie it")
         for f in output.findings:
             console.print(
                 Text.assemble("   ", (f"{f.status:<6}", ink[f.status]), f" {f.words}", f" ({f.table})" if f.table else "")

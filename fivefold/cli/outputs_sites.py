@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,22 +21,33 @@ def place(run: Path, sites: Path | None) -> Path | None:
 
 
 def objecting(it: Airlock, held: Held, number: int, form: Form, beside: Sequence[Path], sites: Path | None) -> int | None:
-    """How many sites object to what a request would release; None where none can be asked. A site that refuses to answer
-    objects."""
+    """How many sites object to what a request would release, by a secure sum over all of them; None where none can be asked.
+    Where a site is silent there is no sum: it counts as objecting, and nothing is known of the others."""
+    import secrets
+
     from fivefold.errors import FivefoldError
-    from fivefold.site.release_ledger import verdict
+    from fivefold.governance.objection_sum import total
+    from fivefold.replay.roster import roster_of
+    from fivefold.site.folder import opened
+    from fivefold.site.objection_sum import asking_of, objection, objection_key
 
     where = place(it.folder, sites)
     if where is None:
         return None
-    proposed = _proposed(it, held, number, form, beside)
-    said = []
-    for site in _sites(it, where):
-        try:
-            said.append(verdict(site, it.study, proposed))
-        except FivefoldError:
-            said.append(True)
-    return sum(said)
+    proposed, nonce = _proposed(it, held, number, form, beside), secrets.token_hex(16)
+    asking, roster = asking_of(it.study, proposed, nonce), roster_of(it.study.study)
+    keys, said = dict[str, bytes](), dict[str, bytes]()
+    for site in it.study.study.sites:
+        with suppress(FivefoldError):
+            keys[site.name] = objection_key(opened(where / site.name), asking)
+    if len(keys) < len(roster.names):
+        return len(roster.names) - len(keys)
+    for site in it.study.study.sites:
+        with suppress(FivefoldError):
+            said[site.name] = objection(opened(where / site.name), it.study, proposed, nonce, keys)
+    if len(said) < len(roster.names):
+        return len(roster.names) - len(said)
+    return total(asking, keys, said, roster)
 
 
 def tell(it: Airlock, held: Held, number: int, form: Form, beside: Sequence[Path], sites: Path | None) -> None:
@@ -64,10 +76,12 @@ def tell_recall(it: Airlock, notice: bytes, sites: Path | None) -> list[str]:
 
 def _proposed(it: Airlock, held: Held, number: int, form: Form, beside: Sequence[Path]) -> Proposed:
     from fivefold.coordinator.airlock import population, proposal
+    from fivefold.site.memorisation import model_of
     from fivefold.site.release_ledger import Proposed
 
     made, _ = proposal(it, held, number, form, beside=beside)
-    return Proposed(made.told, population(it.study))
+    found = {name: model_of(result) for name, result in made.results.items()}
+    return Proposed(made.told, population(it.study), {name: model for name, model in found.items() if model is not None})
 
 
 def _sites(it: Airlock, where: Path) -> Iterator[SiteFolder]:

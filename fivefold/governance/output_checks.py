@@ -104,6 +104,8 @@ def checked(study: Study, analysis: Analysis, result: Result, tells: Told, rules
         yield from _table(name, table, rules)
     if analysis.method in ("cox", "glm"):
         yield from _regression(result, rules, whole.facts.get("persons"))
+    if "weights" in result.tables:
+        yield from _model(study, analysis, result, rules, whole.facts.get("persons"))
     if "curves" in result.tables:
         yield from _curves(result, rules)
     if "baseline" in result.tables:
@@ -170,6 +172,28 @@ def _regression(result: Result, rules: Rules, persons: Scalar) -> Iterator[Findi
     fits = width <= rules.parameters * persons
     words = f"parameters per row {'<=' if fits else '>'} {rules.parameters}"
     yield Finding("parameters", "pass" if fits else "fail", words)
+
+
+def _model(study: Study, analysis: Analysis, result: Result, rules: Rules, persons: Scalar) -> Iterator[Finding]:
+    """A trained model: whether it has room to know persons by heart, and whether the sites can try (`site/memorisation.py`)."""
+    if study.privacy.differential_privacy is not None:
+        yield Finding("parameters", "pass", "parameters: noise bounds what the model can hold of anybody", "weights")
+    elif not isinstance(persons, (int, float)) or not isinstance(width := result.facts.get("weights"), int):
+        yield Finding("parameters", "review", "parameters: the number of persons is not known", "weights")
+    else:
+        fits = width <= rules.parameters * persons
+        words = f"parameters per person {'<=' if fits else '>'} {rules.parameters}"
+        yield Finding(
+            "parameters", "pass" if fits else "fail", words + ("" if fits else ": room to know them by heart"), "weights"
+        )
+    if not analysis.options.get("holdout"):
+        yield Finding(
+            "membership", "review", "membership: nobody was held out, so no site can try who is told apart", "weights"
+        )
+    elif not result.tables["weights"].rows:
+        yield Finding("membership", "review", "membership: the weights are too many to be shown to the sites", "weights")
+    else:
+        yield Finding("membership", "pass", "membership: each site tries it on its own persons, and objects", "weights")
 
 
 def _curves(result: Result, rules: Rules) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from fivefold.protocol.encoding import decode, encode
 from fivefold.records.journal import Journal, read
 from fivefold.site import snapshot
 from fivefold.site.folder import SiteFolder
+from fivefold.site.memorisation import Model, power, remembers
 from fivefold.site.objections import objections, own_count
 from fivefold.site.preparation import open_prepared, snapshot_path
 from fivefold.study.definition import Study
@@ -42,15 +43,17 @@ Rows = frozenset[bytes]
 
 @dataclass(frozen=True)
 class Proposed:
-    """What a site is shown: the counts of each analysis, and the digest of the population that they are of."""
+    """What a site is shown: the counts of each analysis, the digest of the population that they are of, and each model."""
 
     counts: Mapping[str, Sequence[Count]]
     population: str
+    models: Mapping[str, Model] = field(default_factory=dict)
 
     @property
     def identity(self) -> str:
         plain = {name: [c.plain() for c in counts] for name, counts in self.counts.items()}
-        return hashlib.sha256(encode({"counts": plain, "population": self.population})).hexdigest()
+        models = {name: (model.weights, model.scaling) for name, model in self.models.items()}
+        return hashlib.sha256(encode({"counts": plain, "population": self.population, "models": models})).hexdigest()
 
 
 def verdict(site: SiteFolder, found: SignedStudy, proposed: Proposed, *, now: datetime | None = None) -> bool:
@@ -104,6 +107,18 @@ def recall(site: SiteFolder, found: SignedStudy, notice: bytes, *, now: datetime
     return said
 
 
+def given(site: SiteFolder, now: datetime, asked: str) -> bytes | None:
+    """The word under masks that this site gave when it was asked this before, if it was."""
+    said = (e["word"] for e in _Ledger(site, now).entries() if e["kind"] == "objection" and e["asked"] == asked)
+    return next((bytes(word) for word in said), None)
+
+
+def keep(site: SiteFolder, now: datetime, asked: str, word: bytes) -> None:
+    """Keep a word under masks, durable when this returns, before it is given."""
+    with site.act("objection", asked=asked):
+        _Ledger(site, now).write({"kind": "objection", "asked": asked, "word": word, "at": now.timestamp()})
+
+
 def rows_of(site: SiteFolder, study: Study, digest: str, analyses: Mapping[str, Any]) -> dict[str, Rows]:
     """Who is in each analysis at this site: the keyed hashes of the persons of its cohort or subgroup."""
     table = open_prepared(site, study, digest).table
@@ -130,6 +145,9 @@ def _reasons(site: SiteFolder, found: SignedStudy, proposed: Proposed, ledger: _
         if any(0 < len(rows ^ before) < minimum for before in earlier):
             reasons.append("few_persons_differ")
             break
+    analyses = {a.name: a for a in study.analyses}
+    if any(remembers(power(study, analyses[name], model, table)) for name, model in proposed.models.items()):
+        reasons.append("membership")
     return reasons
 
 

@@ -19,7 +19,18 @@ from fivefold.governance.output_counts import cell_of, told
 from fivefold.governance.output_forms import absent, intervals, numbers_in, shaped
 from fivefold.protocol.results import Figure, Result, ResultTable
 from fivefold.results.tables import csv_of
-from fivefold.study.definition import Agreements, Analysis, Cohort, Envelope, Lead, Outputs, Privacy, Study, StudySite
+from fivefold.study.definition import (
+    Agreements,
+    Analysis,
+    Cohort,
+    DifferentialPrivacy,
+    Envelope,
+    Lead,
+    Outputs,
+    Privacy,
+    Study,
+    StudySite,
+)
 from fivefold.study.dictionary import Dictionary, Variable
 
 SEX = Variable("sex", "Sex", "category", codes={"m": "male", "f": "female"})
@@ -179,6 +190,30 @@ def test_a_fit_with_too_many_parameters() -> None:
     made = propose(study_of(fit), {"fit": result}, "as_is", objections=0)
     assert statuses(made, "dof") == {"fail"}
     assert statuses(made, "parameters") == {"fail"}
+
+
+@pytest.mark.parametrize(
+    ("persons", "options", "private", "room", "tried"),
+    [
+        (300, {"holdout": 0.2}, None, "pass", "pass"),
+        (299, {"holdout": 0.2}, None, "fail", "pass"),  # 99 weights are more than a third of them
+        (300, {}, None, "pass", "review"),
+        (50, {"holdout": 0.2}, DifferentialPrivacy("person", 1.0, 1e-6, 1.0), "pass", "pass"),
+    ],
+)
+def test_a_model_with_room_for_its_persons_is_no_simple_release(
+    persons: int, options: dict[str, Any], private: Any, room: str, tried: str
+) -> None:
+    fit = Analysis("fit", "fedavg", formula="age ~ sex", options=options)
+    rows = [("layer1", str(i), float(i)) for i in range(99)]
+    tables = {"weights": ResultTable.of("Weights", ("layer", "index", "value"), rows)}
+    result = Result("fedavg", tables, {"persons": persons, "weights": 99}, SITES)
+    made = propose(study_of(fit, differential_privacy=private), {"fit": result}, "as_is", objections=0)
+    assert statuses(made, "parameters") == {room}
+    assert statuses(made, "membership") == {tried}
+    wide = replace(result, tables={"weights": replace(tables["weights"], rows=())})
+    made = propose(study_of(fit, differential_privacy=private), {"fit": wide}, "as_is", objections=0)
+    assert statuses(made, "membership") == {"review"}
 
 
 def curve(group: str, deaths: list[tuple[float, int, int]], at_risk: int) -> list[tuple[Any, ...]]:
