@@ -40,13 +40,14 @@ class RayCluster:
         self._answer, self._add = ray.remote(_answered), ray.remote(_added)
         self.messages = 0
         """Objects that came to the driver: one a question."""
+        self.shares = 0
+        """Into how many parts the last roster was cut: workers may come and go between questions."""
 
     def total(self, asked: Asked, request: Request, ids: Ids) -> Totals:
         """Raises what a client's step raises, and `EngineFailed` where the cluster is lost."""
         question = self._ray.put(request)
-        parts = [
-            self._answer.remote(question, self._clients, share, first) for share, first in _shares(ids, self._wanted(len(ids)))
-        ]
+        self.shares = self._wanted(len(ids))
+        parts = [self._answer.remote(question, self._clients, share, first) for share, first in _shares(ids, self.shares)]
         while len(parts) > 1:
             parts = [self._add.remote(*parts[i : i + 2]) if i + 1 < len(parts) else parts[i] for i in range(0, len(parts), 2)]
         try:

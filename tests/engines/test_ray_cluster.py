@@ -14,13 +14,14 @@ from fivefold.cli.main import run
 ROOT = Path(__file__).parents[2]
 
 
-def test_workers_give_the_numbers_of_one_process_and_one_message_a_question() -> None:
+def test_workers_give_the_numbers_of_one_process_and_one_message_a_question_and_one_more_changes_nothing() -> None:
     command = [sys.executable, "-m", "tests.engines.ray_worker"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["apart"] < 1e-12
     assert told["messages"] == told["rounds"] == 4
+    assert told["shares"] == [2, 4], "a worker that was added takes its part"
     assert "keeps something at each client" in told["refused"]
 
 
