@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fivefold.auth.keys import new_key, public_of
+from fivefold.engines.flower import site as process
 from fivefold.engines.flower import wire
+from fivefold.engines.flower.certificates import make_authority, make_connection_key
 from fivefold.engines.flower.grid import FlowerEngine
 from fivefold.engines.flower.site import SELDOM, SOON, SOON_FOR, Pace, handle
 from fivefold.engines.flower.wire import KIND, Answer, Letter, Seen
 from fivefold.errors import FivefoldError, ProtocolViolation, SignatureWrong
 from fivefold.protocol.encoding import decode, encode
+from fivefold.site.folder import create
 
 SITES = ("alder", "birch", "cedar")
 PRIVATE = {name: new_key() for name in SITES}
@@ -73,6 +79,59 @@ def test_a_site_asks_often_after_a_message_and_seldom_when_idle() -> None:
     pace.working()
     now[0] = 1e6
     assert pace.busy, "a long computation is a sign of life"
+
+
+class Cut:
+    """A SuperLink that is away, but for the tries `there`; then the connection breaks at once."""
+
+    def __init__(self, there: set[int]) -> None:
+        self.there, self.tries = there, 0
+
+    def __call__(self, *_: object) -> Cut:
+        self.tries += 1
+        return self
+
+    def connect(self, last: int = 0) -> int:
+        if self.tries not in self.there:
+            raise ConnectionError("away")
+        return 7
+
+    def receive(self) -> Letter | None:
+        raise ConnectionError("cut")
+
+    def alive(self, busy: bool) -> None:
+        """Nobody listens."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class Patience(threading.Event):
+    """Waits for nobody, writes down how long it would have, and says stop in the end."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most, self.waits = most, list[float]()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waits.append(timeout or 0.0)
+        if len(self.waits) == self.most:
+            self.set()
+        return self.is_set()
+
+
+def test_a_lost_connection_is_sought_again_ever_less_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = create(tmp_path / "basel", "basel")
+    make_connection_key(folder.keys)
+    make_authority(tmp_path)
+    monkeypatch.setattr(process, "SiteConnection", Cut({9}))
+    monkeypatch.setattr(process, "Answering", lambda _: SimpleNamespace(close=lambda: None))
+    stop, said = Patience(11), list[str]()
+    process.start(folder.path, "localhost:1", tmp_path / "ca.pem", tell=said.append, stop=stop)
+    doubled = [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 0.5, 1.0, 2.0]  # once connected, it begins anew
+    assert [most / 2 <= waited <= most for waited, most in zip(stop.waits, doubled, strict=True)] == [True] * 11
+    assert len(set(stop.waits)) > 9, "sites that were cut off together do not come back together"
+    assert said.count("basel is connected to localhost:1") == 1
 
 
 class Over:
