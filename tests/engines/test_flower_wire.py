@@ -16,7 +16,7 @@ from fivefold.engines.flower import site as process
 from fivefold.engines.flower import wire
 from fivefold.engines.flower.certificates import make_authority, make_connection_key
 from fivefold.engines.flower.grid import FlowerEngine
-from fivefold.engines.flower.site import SELDOM, SOON, SOON_FOR, Pace, handle
+from fivefold.engines.flower.site import SELDOM, SOON, SOON_FOR, Pace, attend, handle
 from fivefold.engines.flower.wire import KIND, Answer, Letter, Seen
 from fivefold.errors import FivefoldError, ProtocolViolation, SignatureWrong
 from fivefold.protocol.encoding import decode, encode
@@ -148,6 +148,33 @@ def test_a_reply_that_nobody_takes_is_no_reason_to_hang_up() -> None:
     said = list[str]()
     assert handle(Over(), Over(), Letter(1, "a", KIND, 1, b"x"), said.append) == 3  # type: ignore[arg-type]
     assert said == ["a reply was not taken: Run is finished."]
+
+
+class Heart:
+    """A SuperLink that a first sign of life does not reach, and that does not know the site at the third."""
+
+    def __init__(self) -> None:
+        self.errors: list[Exception | None] = [ConnectionError("slow"), None, PermissionError("who?")]
+        self.beats = 0
+
+    def alive(self, busy: bool) -> None:
+        self.beats += 1
+        error = self.errors.pop(0)
+        if error:
+            raise error
+
+    def receive(self) -> None:
+        return None
+
+
+def test_a_sign_of_life_that_did_not_get_through_is_given_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A site that is connected and gives none would be asked nothing, for ever."""
+    monkeypatch.setattr("fivefold.engines.flower.site.HEARTBEAT_BUSY", 0.0)
+    monkeypatch.setattr("fivefold.engines.flower.site.BEAT_IDLE", 0.0)
+    fleet = Heart()
+    with pytest.raises(PermissionError, match="no sign of life"):
+        attend(fleet, fleet, threading.Event())  # type: ignore[arg-type]
+    assert fleet.beats == 3
 
 
 class Wired:

@@ -113,11 +113,13 @@ def _last(site: SiteFolder) -> int:
 def attend(fleet: Fleet, child: Answering, stop: threading.Event, tell: Callable[[str], None] = lambda _: None) -> None:
     """Message after message, until told to stop. Raises `ConnectionError`, `PermissionError` where the connection is lost."""
     pace = Pace()
-    done = threading.Event()
-    heart = threading.Thread(target=_beat, args=(fleet, pace, done), daemon=True)
+    done, gone = threading.Event(), threading.Event()
+    heart = threading.Thread(target=_beat, args=(fleet, pace, done, gone), daemon=True)
     heart.start()
     try:
         while not stop.is_set():
+            if gone.is_set():
+                raise PermissionError("the SuperLink takes no sign of life of this site")
             start = time.monotonic()
             letter = fleet.receive()
             if letter is None:
@@ -150,15 +152,22 @@ def handle(fleet: Fleet, child: Answering, letter: Letter, tell: Callable[[str],
     return asked
 
 
-def _beat(fleet: Fleet, pace: Pace, done: threading.Event) -> None:
-    """Signs of life: every 2 s while a run is on, so that a death is seen soon; as often as Flower's own nodes when idle."""
+def _beat(fleet: Fleet, pace: Pace, done: threading.Event, gone: threading.Event) -> None:
+    """Signs of life: every 2 s while a run is on, so that a death is seen soon; as often as Flower's own nodes when idle.
+
+    One that did not get through is given again: the loop's own calls may get through all the same, and a site that is connected
+    and gives no sign of life is asked nothing. `gone`: the SuperLink does not know this site any more.
+    """
     last, was = time.monotonic(), False
     while not done.wait(0.5):
         busy = pace.busy
         if busy == was and time.monotonic() - last < (HEARTBEAT_BUSY if busy else 0.8 * BEAT_IDLE):
             continue
-        last, was = time.monotonic(), busy
         try:
             fleet.alive(busy)
-        except (ConnectionError, PermissionError):
-            return  # the loop notices by itself
+        except ConnectionError:
+            continue
+        except PermissionError:
+            gone.set()
+            return
+        last, was = time.monotonic(), busy
