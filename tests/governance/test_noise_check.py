@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from fivefold.auth import keys
+from fivefold.cli.main import run as cli
 from fivefold.cli.study_page import estimate_page, promise_lines
+from fivefold.errors import StudyInvalid
 from fivefold.governance import study_check
 from fivefold.governance.study_estimate import estimate, what_if, what_if_figure
 from fivefold.privacy.dp.accounting import spent
@@ -89,7 +91,8 @@ def test_a_delta_near_one_over_the_persons_is_worth_a_note(tmp_path: Path) -> No
 
 
 def test_the_estimate_tells_epsilon_and_draws_its_price(tmp_path: Path) -> None:
-    bounded = estimate(study_check.check(study(tmp_path)).enforced())
+    path = study(tmp_path)
+    bounded = estimate(study_check.check(path).enforced())
     assert bounded.epsilon == pytest.approx(spent(1, 2.0, 1e-6))
     text = estimate_page(bounded)
     assert (
@@ -105,7 +108,11 @@ def test_the_estimate_tells_epsilon_and_draws_its_price(tmp_path: Path) -> None:
     rounds, multipliers = sorted({n for n, _ in cells}), sorted({z for _, z in cells})
     assert all(cells[rounds[0], z] < cells[rounds[-1], z] for z in multipliers)
     assert all(cells[n, multipliers[0]] > cells[n, multipliers[-1]] for n in rounds)
-    assert draw(*what_if_figure(table))["svg"].startswith(b"<?xml")
+    for kind in ("svg", "png"):
+        assert cli(["study", "estimate", str(path), "--plot", str(tmp_path / f"epsilon.{kind}")]) == 0
+        assert (tmp_path / f"epsilon.{kind}").read_bytes() == draw(*what_if_figure(table))[kind]
+    assert cli(["study", "estimate", str(path), "--plot", str(tmp_path / "epsilon.gif")]) == StudyInvalid.exit_code
+    assert not (tmp_path / "epsilon.gif").exists()
 
 
 def test_an_exact_study_has_no_what_if(tmp_path: Path) -> None:
@@ -115,6 +122,8 @@ def test_an_exact_study_has_no_what_if(tmp_path: Path) -> None:
     bounded = estimate(study_check.check(path).enforced())
     assert (bounded.epsilon, bounded.noise, what_if(bounded)) == (None, None, None)
     assert "sums are exact" in estimate_page(bounded)
+    assert cli(["study", "estimate", str(path), "--plot", str(tmp_path / "epsilon.svg")]) == StudyInvalid.exit_code
+    assert not (tmp_path / "epsilon.svg").exists()
 
 
 def test_check_and_estimate_say_what_an_adaptive_clip_costs(tmp_path: Path) -> None:
