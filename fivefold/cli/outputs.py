@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fivefold.cli.outputs_attack import attack
+
 if TYPE_CHECKING:
     from fivefold.governance.output_checks import Proposal
     from fivefold.governance.output_forms import Form
     from fivefold.governance.safe_outputs import Choice, Standing
 
 app = typer.Typer(help="Ask for outputs, check them, release them.", no_args_is_help=True, add_completion=False)
+app.command()(attack)
 
 RunFolder = Annotated[Path, typer.Argument(help="The run's folder.", metavar="RUN", show_default=False)]
 Number = Annotated[int, typer.Argument(help="The request's number, as `list` shows it.", metavar="N", show_default=False)]

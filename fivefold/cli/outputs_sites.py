@@ -74,6 +74,22 @@ def tell_recall(it: Airlock, notice: bytes, sites: Path | None) -> list[str]:
     return [s.name for s in it.study.study.sites]
 
 
+def attacked(it: Airlock, model: bytes, sites: Path | None) -> list[str]:
+    """What each site on this machine says of a model, kept in the run's folder; a site that refuses says nothing."""
+    from fivefold.coordinator.airlock import take_verdict
+    from fivefold.errors import FivefoldError
+    from fivefold.site.attack import attack
+
+    where, said = place(it.folder, sites), list[str]()
+    for site in _sites(it, where) if where is not None else ():
+        try:
+            done = attack(site, it.study, model)
+        except FivefoldError:
+            continue
+        said.append(take_verdict(it, done.raw).said)
+    return said
+
+
 def _proposed(it: Airlock, held: Held, number: int, form: Form, beside: Sequence[Path]) -> Proposed:
     from fivefold.coordinator.airlock import population, proposal
     from fivefold.site.memorisation import model_of

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fivefold.cli.site_attack import attack
 from fivefold.cli.site_budget import budget
 from fivefold.cli.site_life import close, counter, life, recall, refuse, review
 from fivefold.cli.site_page import print_report, print_study
@@ -29,6 +30,7 @@ key_commands = typer.Typer(help="Replace or revoke keys, by signed statements.",
 app.add_typer(key_commands, name="keys")
 app.add_typer(people_commands, name="people")
 app.command()(verdict)
+app.command()(attack)
 app.command()(budget)
 app.command()(usage)
 app.command()(start)

@@ -1,6 +1,7 @@
 """The airlock of a run folder: request → checks → words → released files. What is released is all that anybody else ever sees.
 
     RUN/sealed/        results (and the journal's key), for the coordinator and the output checkers alone; not in an open run
+    RUN/attacks/       what sites said of the models that they attacked, signed by each
     RUN/airlock/       requests, words and releases, as signed statements in one chain
     RUN/released/NNN/  tables, figures and report of a release, made from the released result alone
 
@@ -27,7 +28,9 @@ from fivefold.coordinator.life import allow
 from fivefold.coordinator.sealing import KEY_PLACE, PURPOSE, SEALED, key_place
 from fivefold.disclosure.report import acro
 from fivefold.disclosure.tables import Count
-from fivefold.errors import NotApproved, OutputHeld, OutputRequestInvalid, StatementInvalid
+from fivefold.errors import ModelNotExported, NotApproved, OutputHeld, OutputRequestInvalid, StatementInvalid
+from fivefold.governance import attack_verdicts
+from fivefold.governance.attack_verdicts import Verdict
 from fivefold.governance.output_checks import Proposal, propose
 from fivefold.governance.output_forms import Form
 from fivefold.governance.safe_outputs import (
@@ -56,6 +59,7 @@ from fivefold.results.tables import plain_of
 from fivefold.results.write import file_names, read_results, results_of, write_result
 from fivefold.study.digest import SignedStudy, canonical_json, load_signed
 
+ATTACKS = "attacks"
 EVENTS = {
     "output_request": "output request", "output_decision": "output decision", "output_release": "output release",
     "output_recall": "output recall",
@@ -175,9 +179,27 @@ def proposal(
         for n, stem in zip(results, file_names(results), strict=True)
     }
     before = released_counts(it, beside)
-    made = propose(it.study.study, results, form, before=before, objections=objections, files=files)
+    said = attack_verdicts.kept(it.folder / ATTACKS, it.study.digest, roster_of(it.study.study))
+    made = propose(it.study.study, results, form, before=before, objections=objections, files=files, attacks=said)
     plain = {"of": asked.identity, "form": form, "results": {n: plain_of(r) for n, r in made.results.items()}}
     return made, hmac.new(held.secret, json.dumps(plain, sort_keys=True).encode(), hashlib.sha256).hexdigest()
+
+
+def model_of(it: Airlock, held: Held, name: str) -> bytes | None:
+    """The trained model of an analysis as a file for the sites to attack; None where it trains none that they could."""
+    from fivefold.coordinator.model_export import trained_file
+
+    if "weights" not in held.results[name].tables:
+        return None
+    try:
+        return trained_file(it.folder, it.study, name, held.results[name])
+    except ModelNotExported:
+        return None
+
+
+def take_verdict(it: Airlock, raw: bytes) -> Verdict:
+    """Keep what a site said of a model. Raises `StatementInvalid`."""
+    return attack_verdicts.keep(it.folder / ATTACKS, raw, it.study.digest, roster_of(it.study.study))
 
 
 def word(
@@ -237,6 +259,11 @@ def release(
         )
     if made.report.binding:
         raise OutputHeld(f"request {number} cannot be released: {made.report.binding[0].words}")
+    if made.report.status == "fail" and not any(w.choice == "exception" for w in standing.words):
+        raise OutputHeld(
+            f"request {number} cannot be released: a check fails that did not when the checkers decided",
+            help="A site may have attacked the model since. The checkers look again; an exception needs a written reason.",
+        )
     aside, place = it.folder / "released" / f".{number:03d}.new", it.folder / "released" / f"{number:03d}"
     shutil.rmtree(aside, ignore_errors=True)
     files = _write(it, aside, standing, made, digest)

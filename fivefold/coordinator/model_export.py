@@ -84,6 +84,15 @@ def export(
     return out
 
 
+def trained_file(run: Path, found: SignedStudy, name: str, result: Result) -> bytes:
+    """The weights of a training as they are, before anything was released: for the sites, which attack them. Raises
+    `ModelNotExported` for what no site can attack, `OutputHeld` where a wide model's journal cannot be opened."""
+    it = _trained(run, found, {name: result}, name, Released((run / "run.id").read_text("ascii").strip()))
+    if it.spec.personal:
+        raise ModelNotExported(f"{', '.join(it.spec.personal)} stays at each site, so that there is no whole model to attack")
+    return safetensors.dump(it.weights, _about(found, it, "not released"))
+
+
 # ---- what was released ----------------------------------------------------------------------------------------------
 def _result(run: Path, found: SignedStudy, analysis: str) -> tuple[Mapping[str, Any], Released]:
     """The result.json to take the model from: of the newest release that holds the analysis, else of a run that lies open."""
@@ -194,12 +203,8 @@ def _vector(weights: Weights) -> Any:
 # ---- the files ------------------------------------------------------------------------------------------------------
 def _file(kind: Format, found: SignedStudy, it: Trained, released: Released) -> bytes:
     spec = it.spec
-    about = {
-        "study": found.digest, "run": released.run, "analysis": it.analysis.name, "kind": it.model.kind, "task": spec.task,
-        "weights_sha256": it.digest, "licence": found.study.outputs.licence,
-        "status": "released" if released.number else "rehearsal, not released",
-        "outcome": spec.response, "classes": "\n".join(class_names(spec)),
-    }  # fmt: skip
+    status = "released" if released.number else "rehearsal, not released"
+    about = {"run": released.run, "licence": found.study.outputs.licence, **_about(found, it, status)}
     if kind == "safetensors":
         return safetensors.dump(it.weights, about)
     if "lora" in it.model.more:
@@ -219,6 +224,15 @@ def _file(kind: Format, found: SignedStudy, it: Trained, released: Released) -> 
         return onnx_graph.onnx_of(it.model, it.weights, columns, about | {"variables": "\n".join(columns.variables)})
     except ImportError:
         raise ModelNotExported("ONNX files need the library onnx", help="pip install 'fivefold[onnx]'") from None
+
+
+def _about(found: SignedStudy, it: Trained, status: str) -> dict[str, str]:
+    """The texts beside the weights; with `scaling`, rows of the dictionary's variables can be predicted."""
+    return {
+        "study": found.digest, "analysis": it.analysis.name, "kind": it.model.kind, "task": it.spec.task,
+        "weights_sha256": it.digest, "status": status, "outcome": it.spec.response, "classes": "\n".join(class_names(it.spec)),
+        "scaling": json.dumps([list(row) for row in it.result.tables["scaling"].rows]),
+    }  # fmt: skip
 
 
 def columns_of(spec: TrainingSpec, scaled: Mapping[str, tuple[Any, ...]]) -> onnx_graph.Columns:

@@ -15,6 +15,8 @@ import numpy as np
 from fivefold.disclosure.differencing import judge
 from fivefold.disclosure.report import Finding, OutputReport, Report, Rules
 from fivefold.disclosure.tables import Count, CountTable
+from fivefold.governance import attack_verdicts
+from fivefold.governance.attack_verdicts import Verdict
 from fivefold.governance.output_counts import Told, cell_of, curves, levels_of, told
 from fivefold.governance.output_forms import Form, concentrated, few, shaped, without_counts
 from fivefold.protocol.results import Result, Scalar
@@ -23,7 +25,7 @@ from fivefold.study.definition import Analysis, Study
 TYPES = {"statistics": "table", "kaplan_meier": "survival", "cox": "regression", "glm": "regression"}
 KNOWN_TABLES = {
     "numbers", "quantiles", "categories", "curves", "groups", "log_rank", "log_rank_groups", "coefficients", "effects", "tests",
-    "proportional_hazards", "heterogeneity",
+    "proportional_hazards", "heterogeneity", "weights",
 }  # fmt: skip
 NEEDS_NOISE = "a cohort that is not made of declared categories cannot be compared exactly: it needs differential privacy"
 
@@ -54,9 +56,11 @@ def propose(
     before: Sequence[Count] = (),
     objections: int | None = None,
     files: Mapping[str, Sequence[str]] | None = None,
+    attacks: Sequence[Verdict] = (),
 ) -> Proposal:
     """The results in a form, checked. `before`: the counts of earlier releases of the same persons; `objections`: how many
-    sites object, None where they were not asked; `files`: the tables' file names by analysis."""
+    sites object, None where they were not asked; `files`: the tables' file names by analysis; `attacks`: what sites said of the
+    models that they attacked."""
     rules = rules_of(study)
     base = rules.threshold if form == "rounded" else 1
     by_name = {a.name: a for a in study.analyses}
@@ -81,6 +85,8 @@ def propose(
         whole = {t.name: t for t in told(study, analysis, result).tables.values()} if tells.large else {}
         large += [replace(t, known=whole[t.name].counts if base == 1 else None) for t in tells.large]
         found = tuple(checked(study, analysis, it, tells, rules, result))
+        if "weights" in result.tables:
+            found += tuple(attack_verdicts.findings(result, len(study.sites), name, attacks))
         properties: dict[str, Any] = {
             "method": analysis.method,
             "analysis": name,

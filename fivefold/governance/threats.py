@@ -181,9 +181,12 @@ def membership_inference(it: Choices) -> Threat:
     who = "Whoever holds a result asks whether somebody was in the data"
     if it.private is not None:
         return _by_epsilon("membership inference", who, it)
-    covered = (f"counts below {it.study.privacy.minimum_persons} persons are hidden; sites bound numbers per person",)
+    covered: tuple[str, ...] = (
+        f"counts below {it.study.privacy.minimum_persons} persons are hidden; sites bound numbers per person",
+    )
     if it.trained:
         gap = f"the models of {', '.join(it.trained)} are exact: those that learn by heart tell their members by a small loss"
+        covered += ("sites attack each model that held persons out before it goes: `fivefold outputs attack`",)
     else:
         gap = "exact tables and estimates over small groups move with one person, and a reader may know all others"
     return Threat("membership inference", who, covered, (gap,), (_noise(it),))

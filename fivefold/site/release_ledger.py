@@ -12,11 +12,11 @@ log.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -39,6 +39,7 @@ from fivefold.study.digest import SignedStudy
 PER_DAY = 20
 """Verdicts on different proposals that a site gives of one data asset within a day."""
 Rows = frozenset[bytes]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,16 @@ def verdict(site: SiteFolder, found: SignedStudy, proposed: Proposed, *, now: da
     with site.act("release verdict", study=found.digest, proposal=proposed.identity, objects=bool(reasons), reasons=reasons):
         ledger.write({"kind": "verdict", "proposal": proposed.identity, "objects": bool(reasons), "at": now.timestamp()})
     return bool(reasons)
+
+
+def ask_once(site: SiteFolder, identity: str, now: datetime, played: Callable[[], T]) -> T:
+    """What `played` finds, where it was found before or the day's verdicts are not used up. Raises `DifferencingRefused`."""
+    ledger = _Ledger(site, now)
+    known = any(e["kind"] == "verdict" and e["proposal"] == identity for e in ledger.entries())
+    if not known:
+        ledger.enough()
+        ledger.write({"kind": "verdict", "proposal": identity, "objects": False, "at": now.timestamp()})
+    return played()
 
 
 def record(site: SiteFolder, found: SignedStudy, proposed: Proposed, *, release: str, now: datetime | None = None) -> None:
