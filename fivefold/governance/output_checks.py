@@ -236,7 +236,7 @@ def _together(
 
 def _sites(objections: int | None) -> Iterator[Finding]:
     if objections is None:
-        yield Finding("nk-rule, p-ratio", "review", "sites: they have not been asked for objections")
+        yield Finding("nk-rule, p-ratio", "fail", "sites: they have not been asked for objections")
     elif objections:
         yield Finding("nk-rule, p-ratio", "fail", f"sites: {objections} object", binding=True)
     else:

@@ -127,8 +127,11 @@ def test_a_sites_own_checker_has_a_binding_word(lung: Path, at_the_coordinator: 
     it = airlock.airlock(lung / "runs" / "s")
     assert [c.name for c in it.checkers() if c.site] == ["Checker of inst-01-02"]
     airlock.request(it, key(lung, "lead"), analyses=["cox"], what="", purpose="a paper")
+    with pytest.raises(NotApproved) as caught:
+        airlock.word(it, key(lung, "first-checker"), 1, "release", "rounded", "")  # no site was asked
+    assert caught.value.rule == "output_checks_failed"
     for name in ("first-checker", "second-checker"):
-        airlock.word(it, key(lung, name), 1, "release", "rounded", "")
+        airlock.word(it, key(lung, name), 1, "release", "rounded", "", objections=0)
     with pytest.raises(OutputHeld, match="an own checker of inst-01-02 has to agree"):
         airlock.release(it, key(lung, "first-checker"), 1)
     airlock.word(it, key(lung, "own-checker"), 1, "refuse", "rounded", "our patients are too few")
@@ -138,7 +141,7 @@ def test_a_sites_own_checker_has_a_binding_word(lung: Path, at_the_coordinator: 
 
     airlock.request(it, key(lung, "lead"), analyses=["cox"], what="", purpose="a paper, with changes")
     for name in ("first-checker", "second-checker", "own-checker"):
-        airlock.word(it, key(lung, name), 2, "release", "rounded", "")
+        airlock.word(it, key(lung, name), 2, "release", "rounded", "", objections=0)
     place = airlock.release(it, key(lung, "first-checker"), 2)
     assert (place / "tables" / "cox.coefficients.csv").exists()
     assert not list(place.glob("tables/description*"))
@@ -155,7 +158,7 @@ def test_a_statement_taken_away_stops_every_release(lung: Path, at_the_coordinat
     veto = last.read_bytes()
     last.unlink()
     for name in ("first-checker", "second-checker", "own-checker"):
-        airlock.word(it, key(lung, name), number, "release", "rounded", "")
+        airlock.word(it, key(lung, name), number, "release", "rounded", "", objections=0)
     with pytest.raises(StatementInvalid, match="taken away or replaced"):
         airlock.release(it, key(lung, "first-checker"), number)
     assert b"not this one" in veto

@@ -127,6 +127,7 @@ def test_too_few_sites_and_objections() -> None:
     assert [f.words for f in made.report.binding] == ["sites: 2 object"]
     asked_nobody = propose(study_of(DESCRIBED), {"description": result}, "as_is")
     assert not asked_nobody.report.binding
+    assert statuses(asked_nobody, "nk-rule, p-ratio") == {"fail"}  # no simple release; an exception has a written reason
 
 
 def test_other_cohorts_need_differential_privacy_and_the_report_says_so() -> None:
