@@ -21,6 +21,7 @@ QUESTIONS = {
     "Field",
     "Gather",
     "Noise",
+    "OwnNoise",
     "Relay",
     "SiteStep",
     "Snapshot",
@@ -29,7 +30,7 @@ QUESTIONS = {
     "site_step",
 }
 RESULTS = {"Figure", "Result", "ResultTable", "plain"}
-METHOD = {"Cost", "Method", "Setting"}
+METHOD = {"Cost", "charged", "Method", "Setting"}
 
 
 def defined(module: object) -> set[str]:

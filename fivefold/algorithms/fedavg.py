@@ -3,8 +3,8 @@
 McMahan, Moore, Ramage, Hampson, Agüera y Arcas. Communication-efficient learning of deep networks from decentralized data.
 AISTATS 2017, algorithm 1. With one full-batch step a round it is gradient descent on the pooled rows.
 
-Under differential privacy of persons, a round is one sum of clipped gradients (Abadi et al., CCS 2016); of sites, clipped
-updates with equal weights (McMahan et al., ICLR 2018).
+Under differential privacy of persons, a round is one sum of clipped gradients (Abadi et al., CCS 2016), or `local_steps` noisy
+steps at each site; of sites, clipped updates with equal weights (McMahan et al., ICLR 2018).
 """
 
 from __future__ import annotations
@@ -15,8 +15,15 @@ from fivefold.algorithms.cohort import Floats
 from fivefold.algorithms.cohort import count as count_step
 from fivefold.algorithms.method import Cost, Method, Setting
 from fivefold.algorithms.training_loop import Frame, State, Strategy, Training, ask_update, cost, pseudo_gradient, train
-from fivefold.algorithms.training_spec import TrainingSpec, parse_training, refuse_what_noise_cannot_protect
-from fivefold.algorithms.training_steps import evaluate, evaluate_persons, gradient_of_persons, local_update, persons
+from fivefold.algorithms.training_spec import TrainingSpec, parse_training, refuse_what_noise_cannot_protect, with_noisy_steps
+from fivefold.algorithms.training_steps import (
+    evaluate,
+    evaluate_persons,
+    gradient_of_persons,
+    local_update,
+    noisy_steps,
+    persons,
+)
 from fivefold.protocol.questions import Aggregate, Snapshot, Sum
 from fivefold.study.definition import Analysis
 
@@ -43,7 +50,8 @@ def fedavg(spec: TrainingSpec, resume: Snapshot | None = None) -> Training:
 
 def parse(analysis: Analysis, setting: Setting) -> TrainingSpec:
     """Raises `StudyInvalid` or `FormulaInvalid` with what to write instead."""
-    spec, options = parse_training(analysis, setting)
+    spec, options = parse_training(analysis, setting, ("local_steps", "sampling"))
+    spec = with_noisy_steps(spec, options)
     refuse_what_noise_cannot_protect(spec, options, one_gradient=True)
     return spec
 
@@ -58,7 +66,7 @@ METHOD = Method(
     paper="McMahan B, Moore E, Ramage D, Hampson S, Agüera y Arcas B. AISTATS 2017, algorithm 1",
     parse=parse,
     rounds=fedavg,
-    steps=(count_step, persons, local_update, gradient_of_persons, evaluate, evaluate_persons),
+    steps=(count_step, persons, local_update, gradient_of_persons, noisy_steps, evaluate, evaluate_persons),
     cost=price,
     protects=("person", "site"),
     trains=True,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -51,6 +51,18 @@ class Cost:
     numbers_per_round: int
     remarks: tuple[str, ...] = ()
     """What else it costs, in a sentence each."""
+    own_rounds: int = 0
+    """Of the rounds, those in which each site takes `own_steps` noisy steps, every person being in one with the probability
+    `sampling`."""
+    own_steps: int = 0
+    sampling: float = 1.0
+
+
+def charged(costs: Sequence[Cost]) -> tuple[int, tuple[tuple[int, float], ...]]:
+    """What differential privacy charges, at most: questions that share their noise, and noisy steps at each site with the
+    probability at which a person is in one."""
+    own = tuple((c.own_rounds * c.own_steps, c.sampling) for c in costs if c.own_rounds)
+    return sum(c.rounds - c.own_rounds for c in costs), own
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,16 @@ from fivefold.algorithms.training_metrics import Measured, better, fields, measu
 from fivefold.algorithms.training_result import result_of
 from fivefold.algorithms.training_rows import first_weights
 from fivefold.algorithms.training_spec import TrainingSpec, scaled_columns
-from fivefold.algorithms.training_steps import evaluate, evaluate_persons, gradient_of_persons, local_update, persons
+from fivefold.algorithms.training_steps import (
+    evaluate,
+    evaluate_persons,
+    gradient_of_persons,
+    local_update,
+    noisy_steps,
+    persons,
+)
 from fivefold.errors import NotConverged
-from fivefold.protocol.questions import Aggregate, Array, Field, Snapshot, Sum
+from fivefold.protocol.questions import Aggregate, Array, Field, OwnNoise, Snapshot, Sum
 from fivefold.protocol.results import Result
 
 State = Mapping[str, Array]
@@ -176,6 +183,8 @@ def framed(spec: TrainingSpec, found: Facts | None, people: int, rows: int) -> F
 def ask_update(frame: Frame, state: State, round: int, mu: float = 0.0) -> Sum:
     """The question of FedAvg and its kin: a weighted local update; one sum of clipped gradients where persons are protected."""
     spec, d, own = frame.spec, len(state["weights"]), joint(frame, state)
+    if spec.local_steps:
+        return _ask_noisy_steps(frame, state, round)
     local = frame.local | ({"clip": own.clip, "count": own.factor} if own.factor else {})
     if spec.private_unit == "person":
         most = max(own.clip, own.factor / 2) * spec.setting.max_rows_per_site * ROUNDING
@@ -190,10 +199,22 @@ def ask_update(frame: Frame, state: State, round: int, mu: float = 0.0) -> Sum:
     return Sum(local_update, (Field("update", "update", frame.bound, (d,)), Field("weight", "update", 1.0)), arguments)
 
 
+def _ask_noisy_steps(frame: Frame, state: State, round: int) -> Sum:
+    """Local DP-SGD: the sum of the sites' updates, each of which holds all its noise."""
+    spec = frame.spec
+    own = OwnNoise(spec.local_steps, spec.sampling, spec.clip)
+    asked = Field("update", "update", spec.update_bound, (len(state["weights"]),), own=own)
+    expected = frame.persons / len(spec.setting.sites)
+    local = {"rate": spec.rate(round), "expected": max(expected, 1.0), "bound": spec.update_bound}
+    return Sum(noisy_steps, (asked,), {"weights": state["weights"], "fit": frame.fit, "local": local})
+
+
 def pseudo_gradient(frame: Frame, total: Aggregate, round: int) -> Floats:
     """The mean update over the survivors: all that a server optimiser sees. Shape (size,)."""
     spec = frame.spec
     update = total["update"] if spec.following is None else total["update"][:-1]
+    if spec.local_steps:
+        return np.asarray(update / len(total.sites))
     if spec.private_unit == "person":
         return np.asarray(update * (spec.rate(round) / frame.persons))
     if spec.private_unit == "site":
@@ -247,4 +268,5 @@ def cost(spec: TrainingSpec, factor: int = 1) -> Cost:
     judged = sum(f.size for f in fields(spec)) if spec.evaluate_every else 0
     count = 8 + len(spec.variables) + 2 * len(spec.numbers) + spec.model.outputs
     width = factor * spec.width + 1
-    return Cost(rounds, max(count, width + judged if together else max(width, judged)), remark(spec))
+    own = (spec.rounds, spec.local_steps, spec.sampling) if spec.local_steps else (0, 0, 1.0)
+    return Cost(rounds, max(count, width + judged if together else max(width, judged)), remark(spec), *own)

@@ -159,12 +159,18 @@ def person_gradients(model: Model, weights: Weights, rows: Part, most: float) ->
     """
     bits = 26 - math.frexp(most)[1]
     total, norms = np.zeros(sum(w.size for w in weights.values())), list[float]()
-    order = np.argsort(rows.person, kind="stable")
-    starts = np.flatnonzero(np.r_[True, np.diff(rows.person[order]) != 0]) if len(rows) else np.zeros(0, dtype=np.int64)
-    for gradient in _each_person(model, weights, rows, np.split(order, starts[1:]) if len(rows) else []):
+    for gradient in _each_person(model, weights, rows, of_persons(rows)):
         total += np.ldexp(np.trunc(np.ldexp(clipped(gradient, most), bits)), -bits)
         norms.append(norm(gradient))
     return total, np.array(norms)
+
+
+def of_persons(rows: Part) -> list[npt.NDArray[np.int64]]:
+    """The places of each person's rows, one array a person; none without rows."""
+    if not len(rows):
+        return []
+    order = np.argsort(rows.person, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(rows.person[order]) != 0) + 1)
 
 
 PERSONS = 256

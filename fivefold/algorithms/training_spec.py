@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,10 @@ class TrainingSpec:
     """Narrower ranges than the dictionary's, by which numbers are scaled; known to everybody before the study."""
     personal: tuple[str, ...] = ()
     """Weights that stay at each site."""
+    local_steps: int = 0
+    """Noisy steps that a site takes in a round, each on persons drawn with the probability `sampling` (local DP-SGD); 0: none,
+    a round being one sum over all persons."""
+    sampling: float = 1.0
     following: Following | None = None
     """How the clip follows the norms; None where it is fixed. `clip` is then that of the first round."""
 
@@ -298,6 +302,26 @@ def refuse_what_noise_cannot_protect(spec: TrainingSpec, options: Options, *, on
         )
     if spec.evaluate_every and spec.task == "regression":
         options.fault("'evaluate_every' is not protected for a number", "Write `evaluate_every: 0`.")
+
+
+def with_noisy_steps(spec: TrainingSpec, options: Options) -> TrainingSpec:
+    """`local_steps` and `sampling`: sites take noisy steps of their own (Abadi et al., CCS 2016, algorithm 1, at each site)."""
+    steps = options.integer("local_steps", 0, 0, 10_000)
+    sampling = options.number("sampling", 1.0, 1e-4, 1.0)
+    if not steps:
+        if "sampling" in options.given:
+            options.fault(
+                "'sampling' is given, and no site takes steps of its own", "Write `local_steps: 10` too, or take it out."
+            )
+        return spec
+    if spec.private_unit != "person":
+        options.fault(
+            "'local_steps' are steps with noise for persons, and the study protects none",
+            "Write `unit: person` under differential_privacy, or `local_epochs` instead.",
+        )
+    if spec.following is not None:
+        options.fault("'local_steps' have a fixed clip", "Write a number for `clip`, or take 'local_steps' out.")
+    return replace(spec, local_steps=steps, sampling=sampling)
 
 
 def scaled_columns(spec: TrainingSpec, found: Facts | None) -> tuple[Scaling, tuple[float, float]]:

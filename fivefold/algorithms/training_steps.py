@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from fivefold.algorithms.training_clip import counted
-from fivefold.algorithms.training_rows import Part, Pull, chance, clipped, descend, norm, person_gradients, problem
+from fivefold.algorithms.training_rows import Part, Pull, chance, clipped, descend, norm, of_persons, person_gradients, problem
 from fivefold.models.model import Floats, Model, Weights, flat, named
+from fivefold.privacy.dp.noisy_steps import NoisySteps
 from fivefold.protocol.questions import Array, site_step
 from fivefold.study.table import Table
 
@@ -46,6 +47,25 @@ def gradient_of_persons(
     model, rows, _ = problem(table, fit)
     total, norms = person_gradients(model, named(np.asarray(weights), model.shapes), rows, local["clip"])
     return {"update": counted(-total, norms, local["clip"], local.get("count", 0.0))}
+
+
+@site_step("training.noisy_steps", draws=True)
+def noisy_steps(
+    table: Table, *, weights: Array, fit: Mapping[str, Any], local: Mapping[str, Any], noise: NoisySteps
+) -> Mapping[str, Array]:
+    """What a site's own noisy steps make of `weights` (size,), as a difference: local DP-SGD (Abadi et al., CCS 2016, algorithm
+    1). `noise` draws the persons, clips and adds the noise; `local` has the rate and the public number of persons that a site
+    is expected to have. Every person's gradient is computed alone, so that no bit of it hangs on who else was drawn."""
+    model, rows, _ = problem(table, fit)
+    own, start = of_persons(rows), np.asarray(weights, dtype=np.float64)
+    rate, now = float(local["rate"]) / (noise.own.sampling * float(local["expected"])), start
+    for _ in range(noise.own.steps):
+        here = named(now, model.shapes)
+        chosen = [own[i] for i in np.flatnonzero(noise.drawn(len(own)))]
+        now = now - rate * noise.total(
+            (flat(model.loss_and_gradient(here, rows.x[c], rows.y[c])[1]) for c in chosen), len(start)
+        )
+    return {"update": np.clip(now - start, -local["bound"], local["bound"])}
 
 
 @site_step("training.persons")

@@ -140,18 +140,19 @@ def _budget(bounded: Estimate) -> list[str]:
     if bounded.noise is None or bounded.epsilon is None:
         return ["none is spent or guaranteed: sums are exact, without differential privacy"]
     said, table = bounded.noise.said, what_if(bounded)
-    assert table is not None
-    asked = list(dict.fromkeys(row[0] for row in table.rows))
-    cells = {(row[0], row[1]): row[2] for row in table.rows}
-    rows = [("noise multiplier", *(f"{n} rounds" for n in asked))]
-    rows += [(f"{z:g}", *(f"{cells[n, z]:.3g}" for n in asked)) for z in dict.fromkeys(row[1] for row in table.rows)]
-    out = [
+    head = (
         f"{bounded.rounds} rounds with a noise multiplier of {said.noise_multiplier:g} cost "
         f"{short(said.unit, bounded.epsilon, said.delta)}; the cap is ε = {said.epsilon:g}",
         f"the least noise_multiplier for this cap: {bounded.noise.least_multiplier:g}",
         *landmarks(),
-        "what if (ε by rounds and noise multiplier):",
-    ]
+    )
+    if table is None:  # sites take noisy steps of their own
+        return list(head)
+    asked = list(dict.fromkeys(row[0] for row in table.rows))
+    cells = {(row[0], row[1]): row[2] for row in table.rows}
+    rows = [("noise multiplier", *(f"{n} rounds" for n in asked))]
+    rows += [(f"{z:g}", *(f"{cells[n, z]:.3g}" for n in asked)) for z in dict.fromkeys(row[1] for row in table.rows)]
+    out = [*head, "what if (ε by rounds and noise multiplier):"]
     return out + ["  " + line for line in _columns(rows)]
 
 

@@ -14,7 +14,7 @@ import fivefold
 from fivefold.plugins import method
 from fivefold.protocol.encoding import digest
 from fivefold.records.provenance import AnalysisRecord, LeadRecord, RoundRecord, RunRecord, SiteRecord
-from fivefold.results.guarantee import promise_of
+from fivefold.results.guarantee import bounds, promise_of
 from fivefold.study.definition import Analysis
 from fivefold.study.digest import SignedStudy
 
@@ -73,7 +73,8 @@ def record_of(
             "adversary": private.adversary,
             "minimum_sites": private.minimum_sites,
             "minimum_persons": private.minimum_persons,
-            "differential_privacy": promise_of(private.differential_privacy, len(rounds)) or "none: sums are exact",
+            "differential_privacy": promise_of(private.differential_privacy, len(rounds), bounds(study, done))
+            or "none: sums are exact",
         },
         ethics=study.agreements.ethics,
         purpose=study.agreements.purpose,

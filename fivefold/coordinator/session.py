@@ -28,7 +28,7 @@ from fivefold.records.crate import write_crate
 from fivefold.records.files import write_file
 from fivefold.replay.cursor import Ended
 from fivefold.replay.plan import Plan, plan_of
-from fivefold.results.guarantee import promise_of, stated
+from fivefold.results.guarantee import bounds, promise_of, stated
 from fivefold.results.write import json_of, write_result
 from fivefold.study.definition import Study
 from fivefold.study.digest import SignedStudy
@@ -101,7 +101,8 @@ def run(
             for one in plan.variations:
                 log.write("variation", name=one.analysis.name, varies=one.varies, statement=one.statement_digest)
             cursor, rounds = drive(found, identity, engine, folder, log, tell, journal_key, plan, clock)
-            told = stated(cursor.results, study.privacy.differential_privacy, len(rounds))
+            costs = bounds(study, plan.analyses)
+            told = stated(cursor.results, study.privacy.differential_privacy, len(rounds), costs)
             results = {name: r for name, r in told.items() if isinstance(r, Result)}
             ended = {name: asdict(r) for name, r in cursor.results.items() if isinstance(r, Ended)}
             how = sorted(ended) if sealed else {name: e["code"] for name, e in ended.items()}
@@ -121,7 +122,7 @@ def run(
             if sealed:
                 named = checkers_of(study, site_checkers(folder, found))
                 sealing.put(folder, json_of(results, meta), [public_of(key), *(bytes.fromhex(c.key) for c in named)])
-                spent = promise_of(study.privacy.differential_privacy, len(rounds)) or "exact sums: no budget is charged"
+                spent = promise_of(study.privacy.differential_privacy, len(rounds), costs) or "exact sums: no budget is charged"
                 sealing.tell(folder, identity, rounds, {name: name in results for name in cursor.results}, spent)
                 log.closed(run=identity)
                 return Run(folder, cursor.results, len(rounds), sealed=True)

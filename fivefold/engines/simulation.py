@@ -127,6 +127,11 @@ def simulate(
     try:
         while cursor.open is not None:
             asked = cursor.open
+            if any(one.step.draws for one in asked.sums):
+                raise SimulationInvalid(
+                    "noisy steps draw persons and noise from a site's secret, and a simulated client has none",
+                    help="Simulate without local_steps, or run the study at its sites.",
+                )
             anew = trains[asked.analysis.name]
             ids = drawn_roster(study.seed, clients.count, roster, asked.round if anew else asked.analysis.name)
             totals = source.total(asked, Request.of(asked, () if anew else slots), ids)

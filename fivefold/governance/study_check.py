@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fivefold import plugins
-from fivefold.algorithms.method import Setting
+from fivefold.algorithms.method import Setting, charged
 from fivefold.errors import FivefoldError, FormulaInvalid
 from fivefold.privacy.dp.accounting import multiplier_for, spent
 from fivefold.replay.buffered import buffers_of, survivors_needed
@@ -103,9 +103,10 @@ def noise_faults(study: Study) -> Iterator[Fault]:
             yield Fault(("envelope", "methods", k), what, "Take it out.")
     questions = sum(c.rounds for c in bounded)
     if questions and all(v > 0 for v in (private.epsilon, private.delta, private.noise_multiplier)):
-        cost = spent(questions, private.noise_multiplier, private.delta)
+        shared, own = charged(bounded)
+        cost = spent(shared, private.noise_multiplier, private.delta, own)
         if cost > private.epsilon:
-            wanted = multiplier_for(questions, private.epsilon, private.delta)
+            wanted = multiplier_for(shared, private.epsilon, private.delta, own)
             yield Fault(
                 (*place, "noise_multiplier"),
                 f"{questions} questions with a noise multiplier of {private.noise_multiplier:g} cost ε = {cost:.3g} at "

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fivefold import plugins
+from fivefold.algorithms.method import charged
 from fivefold.governance.study_check import parsed
 from fivefold.privacy.dp.accounting import multiplier_for, spent
 from fivefold.protocol.results import Figure, Result, ResultTable
@@ -39,6 +40,8 @@ class Noise:
 
     said: DifferentialPrivacy
     least_multiplier: float
+    own: bool = False
+    """Whether sites take noisy steps of their own: a table of rounds and multipliers would not say what those cost."""
 
 
 @dataclass(frozen=True)
@@ -70,15 +73,17 @@ class Estimate:
 def estimate(study: Study, *, trip_seconds: float = 0.2, bytes_per_second: float = 1e6) -> Estimate:
     """Bound what the study's analyses ask. Each site sends its masked numbers and receives those of all sites, from which it
     checks the total itself. Raises `StudyInvalid` or `FormulaInvalid` where an analysis cannot be read."""
-    costs = []
+    costs, bounded = [], []
     for analysis in study.analyses:
         cost = plugins.method(analysis.method).cost(parsed(study, analysis))
+        bounded.append(cost)
         costs.append(AnalysisCost(analysis.name, analysis.method, cost.rounds, cost.numbers_per_round, cost.remarks))
     n = len(study.sites)
     rounds = sum(c.rounds for c in costs)
     numbers = sum(c.rounds * c.numbers_per_round for c in costs)
     around = rounds * (ROUND_BYTES + (n - 1) * PEER_BYTES)
     up, down = numbers * NUMBER_BYTES + around, numbers * NUMBER_BYTES * n + around
+    shared, own = charged(bounded)
     promise, private = thresholds(study), study.privacy.differential_privacy
     return Estimate(
         analyses=tuple(costs),
@@ -89,8 +94,10 @@ def estimate(study: Study, *, trip_seconds: float = 0.2, bytes_per_second: float
         total_bytes=n * (up + down),
         seconds=rounds * TRIPS[study.privacy.adversary] * trip_seconds + (up + down) / bytes_per_second,
         trip_seconds=trip_seconds,
-        epsilon=None if private is None else spent(rounds, private.noise_multiplier, private.delta),
-        noise=None if private is None else Noise(private, multiplier_for(max(rounds, 1), private.epsilon, private.delta)),
+        epsilon=None if private is None else spent(shared, private.noise_multiplier, private.delta, own),
+        noise=None
+        if private is None
+        else Noise(private, multiplier_for(shared if own else max(shared, 1), private.epsilon, private.delta, own), bool(own)),
         threshold=promise.t,
         dropouts=promise.dropouts_tolerated,
         colluders=promise.colluders_tolerated,
@@ -99,7 +106,7 @@ def estimate(study: Study, *, trip_seconds: float = 0.2, bytes_per_second: float
 
 def what_if(bounded: Estimate) -> ResultTable | None:
     """ε against rounds and noise multiplier: a row for each pair, around what the study says. None where sums are exact."""
-    if bounded.noise is None:
+    if bounded.noise is None or bounded.noise.own:
         return None
     said, questions = bounded.noise.said, max(bounded.rounds, 1)
     factors = sorted({said.noise_multiplier, bounded.noise.least_multiplier, *(said.noise_multiplier * f for f in (0.5, 2, 4))})

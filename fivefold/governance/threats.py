@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from fivefold import plugins
-from fivefold.algorithms.method import Method
+from fivefold.algorithms.method import Method, charged
 from fivefold.errors import StudyInvalid
 from fivefold.governance.study_check import parsed
 from fivefold.privacy.dp.accounting import multiplier_for, spent
@@ -80,6 +80,11 @@ class Choices:
         """Each analysis with its rounds and numbers a round, at most."""
         found = ((a, m.cost(parsed(self.study, a))) for a, m in self.methods)
         return tuple((a, cost.rounds, cost.numbers_per_round) for a, cost in found)
+
+    @cached_property
+    def charged(self) -> tuple[int, tuple[tuple[int, float], ...]]:
+        """What differential privacy charges."""
+        return charged([m.cost(parsed(self.study, a)) for a, m in self.methods])
 
     @property
     def rounds(self) -> int:
@@ -268,7 +273,8 @@ def protected(study: Study) -> Study | None:
     analyses = tuple(replace(a, options=_bounded(a)) if m.trains else a for a, m in it.methods)
     noised = replace(study, analyses=analyses, privacy=replace(study.privacy, differential_privacy=noise))
     try:
-        z = multiplier_for(max(Choices(noised).rounds, 1), RECOMMENDED_EPSILON, delta)
+        shared, own = Choices(noised).charged
+        z = multiplier_for(shared if own else max(shared, 1), RECOMMENDED_EPSILON, delta, own)
     except StudyInvalid:
         return None
     enough = replace(noise, noise_multiplier=z)
@@ -298,7 +304,8 @@ def _by_epsilon(name: str, who: str, it: Choices) -> Threat:
     """What noise covers: by its unit, and by how large its ε is."""
     private = it.private
     assert private is not None
-    cost = spent(it.rounds, private.noise_multiplier, private.delta)
+    shared, own = it.charged
+    cost = spent(shared, private.noise_multiplier, private.delta, own)
     covered = (
         f"{it.guarantee}; {it.rounds} rounds with a noise multiplier of {private.noise_multiplier:g} cost {cost:.3g}",
         meaning(private.epsilon),

@@ -55,6 +55,16 @@ class Noise:
 
 
 @dataclass(frozen=True)
+class OwnNoise:
+    """A field that follows from `steps` noisy sums at the site alone (`privacy/dp/noisy_steps.py`): in each, a person is drawn
+    with probability `sampling` and moves the sum by at most `clip` in the L2 norm."""
+
+    steps: int
+    sampling: float
+    clip: float
+
+
+@dataclass(frozen=True)
 class Field:
     """One named part of an answer, with its public bound.
 
@@ -76,6 +86,8 @@ class Field:
     with differential privacy cannot ask it."""
     noise: Noise | None = None
     """Filled in where the study has differential privacy; it does not travel."""
+    own: OwnNoise | None = None
+    """Where the site's step adds all the noise itself, from what the gate hands it; the sum then adds none."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.bound) and self.bound > 0):
@@ -95,6 +107,8 @@ class SiteStep:
     leaves: Leaves
     function: Callable[..., Mapping[str, Any]]
     keeps_state: bool = False
+    draws: bool = False
+    """It takes noisy steps: its argument `noise` comes from the site's gate, and without it it cannot answer."""
 
     @property
     def identity(self) -> str:
@@ -105,12 +119,12 @@ class SiteStep:
 
 
 def site_step(
-    name: str, *, leaves: Leaves = "sum", version: int = 1, keeps_state: bool = False
+    name: str, *, leaves: Leaves = "sum", version: int = 1, keeps_state: bool = False, draws: bool = False
 ) -> Callable[[Callable[..., Mapping[str, Any]]], SiteStep]:
     """Mark the half of an algorithm that runs beside the rows: `step(table, **arguments) -> {field name: array}`."""
 
     def mark(function: Callable[..., Mapping[str, Any]]) -> SiteStep:
-        return SiteStep(name, version, leaves, function, keeps_state)
+        return SiteStep(name, version, leaves, function, keeps_state, draws)
 
     return mark
 

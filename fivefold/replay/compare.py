@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fivefold.protocol.questions import Gather, Relay, Sum
+from fivefold.protocol.questions import Field, Gather, Relay, Sum
 
 TOLERANCE = 1e-9
 
@@ -29,13 +29,18 @@ def described(question: Sum | Gather | Relay | tuple[Sum, ...]) -> Any:
     value: dict[str, Any] = {
         "kind": "sum" if isinstance(question, Sum) else "gather",
         "step": question.step.identity,
-        "fields": tuple((f.name, f.kind, float(f.bound), f.shape, f.sensitivity) for f in question.fields),
+        "fields": tuple(_field(f) for f in question.fields),
         "arguments": dict(question.arguments),
     }
     if isinstance(question, Gather):
         return value | {"sites": question.sites}
     buffer = {} if question.buffer is None else {"buffer": (question.buffer.size, question.buffer.weighed)}
     return value | {"needs": question.needs} | buffer
+
+
+def _field(f: Field) -> tuple[Any, ...]:
+    own = () if f.own is None else ((f.own.steps, f.own.sampling, f.own.clip),)
+    return (f.name, f.kind, float(f.bound), f.shape, f.sensitivity, *own)
 
 
 def same(derived: Any, sent: Any) -> bool:

@@ -19,7 +19,7 @@ from fivefold.protocol.results import Result
 from fivefold.records.sealed_journal import Aggregate
 from fivefold.replay.compare import described
 from fivefold.replay.cursor import Cursor, Outcome
-from fivefold.results.guarantee import stated
+from fivefold.results.guarantee import bounds, stated
 from fivefold.results.tables import plain_of
 from fivefold.study.definition import Analysis, Study
 
@@ -60,7 +60,11 @@ def reproduce(
     if fault:
         return Reproduction("different", then, "", fault, float("inf"), drifted)
     private = study.privacy.differential_privacy
-    results = {n: r for n, r in stated(cursor.results, private, len(aggregates)).items() if isinstance(r, Result)}
+    results = {
+        n: r
+        for n, r in stated(cursor.results, private, len(aggregates), bounds(study, analyses)).items()
+        if isinstance(r, Result)
+    }
     named = {a["name"] for a in _analyses(result)}
     made = shaped({n: r for n, r in results.items() if n in named})
     again = {"analyses": json.loads(json.dumps([{"name": n} | plain_of(r) for n, r in made.items()]))}

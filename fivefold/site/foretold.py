@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from fivefold.algorithms.method import charged
 from fivefold.disclosure.rules import screen
 from fivefold.errors import FivefoldError
 from fivefold.governance import five_safes
@@ -158,9 +159,12 @@ def _budget(site: SiteFolder, policy: Policy, study: Study) -> Decision:
 
 def _whole(study: Study) -> np.ndarray | None:
     """The divergences of all the study's questions at most."""
-    from fivefold.privacy.dp.events import Event, curve
+    from fivefold.privacy.dp.events import Event, composed, curve
 
     private = study.privacy.differential_privacy
     assert private is not None
-    rounds = sum(method(a.method).cost(parsed(study, a)).rounds for a in study.analyses)
-    return curve(Event("discrete_gaussian", private.noise_multiplier, count=rounds)) if rounds else None
+    z = private.noise_multiplier
+    shared, own = charged([method(a.method).cost(parsed(study, a)) for a in study.analyses])
+    events = [Event("sampled_gaussian", z, n, 0.0, q) for n, q in own]
+    events += [Event("discrete_gaussian", z, count=shared)] if shared else []
+    return composed(map(curve, events)) if events else None

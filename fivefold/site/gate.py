@@ -18,6 +18,7 @@ import numpy as np
 from fivefold.errors import PolicyRefuses, RunError, TooFewPersons
 from fivefold.governance.policy import FILE, Policy
 from fivefold.privacy.dp.accounting import question_event
+from fivefold.privacy.dp.noisy_steps import NoisySteps
 from fivefold.protocol.encoding import digest
 from fivefold.protocol.questions import PERSONS, WEIGHTS, Array, Field
 from fivefold.records.audit import AuditLog
@@ -54,6 +55,9 @@ class Departure:
     log: AuditLog | None = None
     version: int | None = None
     """In a buffer: from which version of the weights the answer was computed."""
+
+    finished: bool = False
+    """Whether the step took all its noise from `own_steps`, where it had to."""
 
     @property
     def fields(self) -> tuple[Field, ...]:
@@ -178,7 +182,7 @@ def clip(it: Departure) -> Departure:
     array as a whole is scaled down to it in the L2 norm (`unit: site`). A field without sensitivity is refused."""
     if it.private is None:
         return it
-    return replace(it, answer=noising.clipped(it.answer, it.fields, it.private.unit))
+    return replace(it, answer=noising.clipped(it.answer, it.fields, it.private.unit, it.finished))
 
 
 def round_to_ring(it: Departure) -> Departure:
@@ -197,6 +201,16 @@ def noise(it: Departure) -> Departure:
         return it
     assert it.vector is not None
     return replace(it, vector=noising.noised(it.vector, it.fields, noising.key_of(it.secret, _identity(it))))
+
+
+def own_steps(it: Departure) -> NoisySteps | None:
+    """What the question's step draws persons and noise from before there is an answer; None where it takes no noisy steps.
+    Raises `PolicyRefuses` where the study has no differential privacy of persons."""
+    if all(f.own is None for f in it.fields):
+        return None
+    if it.private is None or it.private.unit != "person":
+        raise PolicyRefuses("noisy steps protect persons, and the study protects none", rule="noisy_steps")
+    return noising.own_steps(it.fields, it.private.noise_multiplier, noising.key_of(it.secret, _identity(it)))
 
 
 def reserve_budget(it: Departure) -> Departure:

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from fivefold.errors import AnswerMalformed
+from fivefold.errors import AnswerMalformed, Refused
+from fivefold.privacy.dp.noisy_steps import NoisySteps
 from fivefold.protocol.encoding import decode, encode
 from fivefold.protocol.questions import STATE, Array
 from fivefold.records.files import write_file
@@ -72,14 +73,24 @@ class KeptState:
 
 
 def computed(
-    asked: Asked, arguments: Sequence[Mapping[str, Any]], table: Table, committed: Callable[[str], State | None]
+    asked: Asked,
+    arguments: Sequence[Mapping[str, Any]],
+    table: Table,
+    committed: Callable[[str], State | None],
+    noise: NoisySteps | None = None,
 ) -> tuple[Mapping[str, Array], dict[str, State]]:
     """Run the question's steps over the rows, with the arguments that were sent: the answer, and what the steps want to keep.
 
-    `committed` gives what a step kept before. Raises `AnswerMalformed` for a state that is not a mapping of arrays.
+    `committed` gives what a step kept before, `noise` is for the step that draws its own. Raises `Refused` where such a step is
+    given none, `AnswerMalformed` for a state that is not a mapping of arrays.
     """
     answers, states = [], dict[str, State]()
     for i, (one, given) in enumerate(zip(asked.sums, arguments, strict=True)):
+        if one.step.draws:
+            if noise is None:
+                raise Refused(f"the step {one.step.identity} has nothing to draw noise from here", rule="noisy_steps")
+            answers.append(one.step(table, **given, noise=noise))
+            continue
         if not one.step.keeps_state:
             answers.append(one.step(table, **given))
             continue

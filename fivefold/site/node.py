@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ from fivefold.site.admission import admitted, permitted, refuse_others
 from fivefold.site.class_rule import ClassRule
 from fivefold.site.envelope_book import bind, charge_answer
 from fivefold.site.folder import SiteFolder
-from fivefold.site.gate import GATE, Departure, leave
+from fivefold.site.gate import GATE, Departure, leave, own_steps
 from fivefold.site.held_update import Held, members, smallest, taken
 from fivefold.site.kept_state import KeptState, State, computed
 from fivefold.site.preparation import prepare
@@ -161,27 +161,27 @@ class Node:
         task = m.Task.decode(m.Ask.decode(asked.body).task)
         question, parts = self._derived(session, task, asked.place)
         policy = permitted(self.folder, session.study, session.digest, session.plan, question, self.now())
-        version, states = None, dict[str, State]()
-        if question.buffer is None:
-            answer, states = computed(question, parts, session.table, session.kept.committed)
-        else:
-            answer, version = taken(session.held, question, question.buffer)
         departure = Departure(
             session.study,
             session.digest,
             policy,
             question,
             session.table,
-            answer,
+            {},
             self.folder.state,
             session.cursor.persons,
             run=session.run,
             data=session.data,
             secret=self.folder.secret(),
             log=session.log,
-            version=version,
         )
-        passed = leave(departure, GATE)
+        version, states, noise = None, dict[str, State](), own_steps(departure)
+        if question.buffer is None:
+            answer, states = computed(question, parts, session.table, session.kept.committed, noise)
+        else:
+            answer, version = taken(session.held, question, question.buffer)
+        done = noise is not None and noise.finished
+        passed = leave(replace(departure, answer=answer, version=version, finished=done), GATE)
         assert passed.vector is not None
         variation = session.plan.variation(question.analysis.name)
         if variation is not None:

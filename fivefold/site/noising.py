@@ -17,6 +17,7 @@ import numpy as np
 from fivefold.errors import PolicyRefuses, RunError, ValueNotFinite
 from fivefold.privacy.dp import rounding
 from fivefold.privacy.dp.discrete_gaussian import KEY, Stream
+from fivefold.privacy.dp.noisy_steps import NoisySteps
 from fivefold.privacy.dp.shares import add_share, share_of
 from fivefold.privacy.fixed_point import ring_for
 from fivefold.protocol.encoding import encode
@@ -34,10 +35,43 @@ def key_of(secret: bytes, identity: Mapping[str, Any]) -> bytes:
     return hmac.digest(derived_key(secret, "noise"), encode({"mechanism": MECHANISM, **identity}), "sha256")
 
 
-def clipped(answer: Mapping[str, Array], fields: Sequence[Field], unit: Literal["person", "site"]) -> dict[str, Array]:
-    """Each field within its sensitivity. Raises `PolicyRefuses` for a field that declares none, `ValueNotFinite`."""
+def own_steps(fields: Sequence[Field], multiplier: float, key: bytes) -> NoisySteps | None:
+    """What a step that takes noisy steps draws persons and noise from; None where the question asks for none. Raises
+    `PolicyRefuses` for such a field beside others."""
+    if all(f.own is None for f in fields):
+        return None
+    if len(fields) > 1 or fields[0].own is None:
+        raise PolicyRefuses("noisy steps are asked together with another sum", rule="noisy_steps")
+    own = {
+        "purpose": "own",
+        "field": fields[0].name,
+        "shape": fields[0].shape,
+        "multiplier": multiplier,
+        **asdict(fields[0].own),
+    }
+    return NoisySteps(fields[0].own, multiplier, hmac.digest(key, encode(own), hashlib.sha256))
+
+
+def _whole(answer: Mapping[str, Array], f: Field, finished: bool) -> None:
+    if not finished:
+        raise PolicyRefuses(
+            f"{f.name!r} did not take its noise from the gate, so nothing protects it", rule="noisy_steps", variable=f.name
+        )
+    if not np.all(np.isfinite(np.asarray(answer.get(f.name, np.zeros(0))))):
+        raise ValueNotFinite(f"a value of {f.name!r} is not a finite number", rule="finite", variable=f.name)
+
+
+def clipped(
+    answer: Mapping[str, Array], fields: Sequence[Field], unit: Literal["person", "site"], finished: bool = False
+) -> dict[str, Array]:
+    """Each field within its sensitivity; one of noisy steps only where they are `finished`.
+
+    Raises `PolicyRefuses` for a field that declares none, `ValueNotFinite`."""
     out = dict(answer)
     for f in fields:
+        if f.own is not None:
+            _whole(out, f, finished)
+            continue
         if f.noise is None or f.sensitivity is None:
             raise PolicyRefuses(
                 f"nobody knows by how much one {unit} changes {f.name!r}, so no noise protects it",
@@ -73,6 +107,9 @@ def noised(vector: Array, fields: Sequence[Field], key: bytes) -> Array:
     """A copy of the ring vector with this site's share of the noise on every field, each from a key of its own."""
     out, ring, start = vector.copy(), ring_for(fields), 0
     for f in fields:
+        if f.own is not None:  # its noise is in it
+            start += f.size
+            continue
         assert f.noise is not None
         drawn = share_of(f.noise, f.size, _field_key(key, f, f.noise, "noise"))
         add_share(out[start : start + f.size], drawn, ring)

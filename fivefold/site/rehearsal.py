@@ -6,18 +6,20 @@ lead to. The gate's checks are asked as they would be; a refusal is shown and en
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fivefold.disclosure.rules import screen
 from fivefold.errors import FivefoldError, TooFewPersons
 from fivefold.governance.policy import decide
+from fivefold.privacy.dp.discrete_gaussian import KEY
 from fivefold.protocol.questions import Array
 from fivefold.replay.cursor import Asked, Cursor, Outcome
 from fivefold.site.folder import SiteFolder
-from fivefold.site.gate import Departure, seen
+from fivefold.site.gate import Departure, own_steps, seen
 from fivefold.site.kept_state import State, computed
 from fivefold.site.preparation import inspect
 from fivefold.study.definition import Study
@@ -39,6 +41,7 @@ def rehearse(site: SiteFolder, study: Study, study_digest: str, table: Table | N
     policy = site.policy()
     table = inspect(site, study).table if table is None else table
     me = policy.site
+    secret = secrets.token_bytes(KEY)  # of this rehearsal alone: it tells nothing of the noise of a run
     cursor, kept = Cursor(study), dict[str, State]()
     from datetime import UTC, datetime
 
@@ -47,8 +50,9 @@ def rehearse(site: SiteFolder, study: Study, study_digest: str, table: Table | N
         asked = cursor.open
         try:
             decide(policy, study, analysis=asked.analysis, question=asked.question, round=asked.round, today=today).enforce()
-            answer, states = computed(asked, [one.arguments for one in asked.sums], table, kept.get)
-            numbers = seen(Departure(study, study_digest, policy, asked, table, answer, site.state))
+            departure = Departure(study, study_digest, policy, asked, table, {}, site.state, secret=secret)
+            answer, states = computed(asked, [one.arguments for one in asked.sums], table, kept.get, own_steps(departure))
+            numbers = seen(replace(departure, answer=answer))
         except FivefoldError as error:
             yield Rehearsed(asked, {}, error)
             cursor.feed(Outcome((), (me,), (), "refused"))

@@ -9,7 +9,7 @@ they would have to for DataSHIELD. All else is as everywhere: a task asks what `
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from fivefold.replay.cursor import Cursor, Outcome, setting_of
 from fivefold.replay.totals import outcome
 from fivefold.site.admission import admitted, permitted
 from fivefold.site.folder import SiteFolder, opened
-from fivefold.site.gate import GATE, Departure, leave
+from fivefold.site.gate import GATE, Departure, leave, own_steps
 from fivefold.site.kept_state import computed
 from fivefold.site.preparation import prepare
 from fivefold.study.definition import Study
@@ -108,14 +108,13 @@ def _answer(signed: bytes, site: SiteFolder, history: bytes, now: datetime, log:
         return encode({"site": policy.site, "round": 0, "vector": b""})
     policy = permitted(site, study, found.digest, plan, asked, now)
     prepared = prepare(site, study, found.digest, when=now)
-    numbers, _ = computed(asked, [one.arguments for one in asked.sums], prepared.table, lambda _: None)
     departure = Departure(
         study,
         found.digest,
         policy,
         asked,
         prepared.table,
-        numbers,
+        {},
         site.state,
         cursor.persons,
         run=RUN,
@@ -123,7 +122,9 @@ def _answer(signed: bytes, site: SiteFolder, history: bytes, now: datetime, log:
         secret=site.secret(),
         log=log,
     )
-    passed = leave(departure, GATE)
+    noise = own_steps(departure)
+    numbers, _ = computed(asked, [one.arguments for one in asked.sums], prepared.table, lambda _: None, noise)
+    passed = leave(replace(departure, answer=numbers, finished=noise is not None and noise.finished), GATE)
     assert passed.vector is not None
     log.write("answer", engine="substra", study=found.digest, round=asked.round, analysis=asked.analysis.name)
     return encode({"site": policy.site, "round": asked.round, "vector": to_bytes(passed.vector, ring_for(asked.fields))})

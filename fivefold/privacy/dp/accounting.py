@@ -30,6 +30,8 @@ def tau(share: float, honest: int) -> float:
 def question_event(fields: Sequence[Field], multiplier: float, honest: int) -> Event:
     """What one answer to a question with these (noisy) fields costs. Raises `ValueError` where a field has no noise."""
     extra = 0.0
+    if len(fields) == 1 and (own := fields[0].own) is not None:
+        return Event("sampled_gaussian", multiplier, own.steps, 0.0, own.sampling)
     for f in fields:
         if f.noise is None:
             raise ValueError(f"field {f.name!r} has no noise")
@@ -47,26 +49,32 @@ def epsilon(events: Sequence[Event], delta: float) -> float:
     return epsilon_of(composed([curve(e) for e in events]), delta) if events else 0.0
 
 
-def spent(questions: int, multiplier: float, delta: float) -> float:
-    """ε at δ of so many questions."""
-    return epsilon([foreseen(questions, multiplier)], delta) if questions else 0.0
+Drawn = tuple[int, float]
+"""So many noisy steps at each site, on persons of whom each is drawn with this probability (`noisy_steps.py`)."""
 
 
-def multiplier_for(questions: int, epsilon: float, delta: float) -> float:
-    """The smallest noise multiplier (to four digits, rounded up) with which so many questions cost at most ε at δ.
+def spent(questions: int, multiplier: float, delta: float, drawn: Sequence[Drawn] = ()) -> float:
+    """ε at δ of so many questions, and of the noisy steps beside them."""
+    events = [foreseen(questions, multiplier)] if questions else []
+    return epsilon([*events, *(Event("sampled_gaussian", multiplier, n, 0.0, q) for n, q in drawn)], delta)
+
+
+def multiplier_for(questions: int, epsilon: float, delta: float, drawn: Sequence[Drawn] = ()) -> float:
+    """The smallest noise multiplier (to four digits, rounded up) with which so many questions cost at most ε at δ, with the
+    noisy steps beside them.
 
     Raises `ValueError` where none does, or for values that make no sense.
     """
-    if questions < 1 or not epsilon > 0:
+    if questions + len(drawn) < 1 or not epsilon > 0:
         raise ValueError("at least one question, and an ε above 0")
     low, high = 0.0, 1.0
-    while spent(questions, high, delta) > epsilon:
+    while spent(questions, high, delta, drawn) > epsilon:
         low, high = high, 2 * high
         if high > LARGEST_MULTIPLIER:
             raise ValueError("no noise multiplier reaches this ε")
     for _ in range(60):
         middle = (low + high) / 2
-        if spent(questions, middle, delta) <= epsilon:
+        if spent(questions, middle, delta, drawn) <= epsilon:
             high = middle
         else:
             low = middle

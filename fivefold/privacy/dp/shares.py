@@ -63,7 +63,7 @@ def noisy(fields: Sequence[Field], sharing: Sharing) -> tuple[Field, ...]:
     """The fields of a question, each with the `Noise` that every site adds to it. A field without sensitivity makes all stay as
     they are: then no site answers. Raises `StudyInvalid` where a share would be below 4 steps of any grid that fits the
     ring."""
-    if any(f.sensitivity is None for f in fields):
+    if any(f.sensitivity is None for f in fields):  # also where the site's step adds the noise itself
         return tuple(fields)
     ring = RING32 if fields and all(f.kind == "update" for f in fields) else RING128
     numbers = sum(f.size for f in fields)
