@@ -142,11 +142,12 @@ def test_the_step_takes_its_noise_from_the_gate_or_does_not_answer() -> None:
     assert fedavg.cost(spec).own_rounds == 2
 
 
-def test_steps_without_noise_are_descent_on_the_persons_gradients() -> None:
+@pytest.mark.parametrize("kind", ["logistic", "torch_mlp"])
+def test_steps_without_noise_are_descent_on_the_persons_gradients(kind: str) -> None:
     _, setting, tables = real_data.breast()
     setting = noisy.private(setting, z=1e-9)
     fedavg = method("fedavg")
-    frame_of = fedavg.rounds(fedavg.parse(asked(local_steps=1, sampling=1.0), setting))
+    frame_of = fedavg.rounds(fedavg.parse(asked(local_steps=1, sampling=1.0, model={"kind": kind}), setting))
     next(frame_of)
     question: Any = frame_of.send((Aggregate({"persons": np.asarray(500)}, setting.sites),))
     one = question[0] if isinstance(question, tuple) else question
