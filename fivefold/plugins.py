@@ -26,6 +26,7 @@ METHODS = {
     "scaffold": "fivefold.algorithms.scaffold",
     "personalised": "fivefold.algorithms.personalised",
     "cyclic": "fivefold.algorithms.cyclic",
+    "robust": "fivefold.algorithms.robust_training",
 }
 """Built-in methods: name in the study file → module with a `METHOD`. Others: entry points in the group `fivefold.methods`."""
 

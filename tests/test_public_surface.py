@@ -52,7 +52,7 @@ def test_what_a_method_is_written_with(module: object, names: set[str]) -> None:
 def test_built_in_methods() -> None:
     assert set(plugins.METHODS) == {
         "statistics", "glm", "cox", "kaplan_meier", "fedavg", "fedprox", "fedopt", "fedbuff", "scaffold", "personalised",
-        "cyclic",
+        "cyclic", "robust",
     }  # fmt: skip
     for name in plugins.METHODS:
         found = plugins.method(name)

@@ -82,6 +82,8 @@ class Method:
     """Whether it sends model updates (fields of kind `update`); the sites add up those of small models alone."""
     buffers: bool = False
     """Whether it asks for buffers, which no site adds up itself."""
+    gathers: bool = False
+    """Whether it asks for single sites' replies, which coordinator and sites then see."""
     protects: tuple[Literal["person", "site"], ...] = ()
     """The units for which every field that the method asks declares its sensitivity; none: it cannot run with noise."""
     admit: Callable[[Any, frozenset[str]], None] | None = None

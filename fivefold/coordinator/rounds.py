@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from fivefold.coordinator.aggregation import Total
 from fivefold.coordinator.attendance import Attendance
 from fivefold.coordinator.buffers import Buffers
+from fivefold.coordinator.gathering import gather
 from fivefold.coordinator.history import Filled, History
 from fivefold.coordinator.life import keeper
 from fivefold.coordinator.secure_rounds import SecureRounds
@@ -121,7 +122,9 @@ def drive(
             asked = cursor.open
             question = encode(described(asked.question))
             filled: Filled | None = None
-            if asked.buffer is None:
+            if asked.gathered:
+                total = gather(asked, question, sums, there, history, opening, log)
+            elif asked.buffer is None:
                 total = _total(asked, question, sums, there, history, opening, log)
             else:
                 total, filled = buffers.total(asked, question, opening)

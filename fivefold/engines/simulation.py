@@ -118,6 +118,11 @@ def simulate(
             "fedbuff hangs on how long each site takes, and a simulated client takes no time",
             help="Simulate the same model with the method fedavg, or play slow sites: `python -m benchmarks.asynchronous`.",
         )
+    if any(method(a.method).gathers for a in study.analyses):
+        raise SimulationInvalid(
+            "robust training needs each client's own update, and a simulated roster gives sums alone",
+            help="Run it with `fivefold run`, or simulate the same model with the method fedavg.",
+        )
     slots = tuple(s.name for s in study.sites)
     secured = SecureRoster(study, clients) if secure else None
     source: Answers = secured or answers or InProcess(clients)

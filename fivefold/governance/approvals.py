@@ -86,7 +86,8 @@ class Approval:
         if analysis not in self.analyses:
             raise NotApproved(f"the custodian did not approve the analysis {analysis}", rule="analysis_not_approved")
         for one in question if isinstance(question, tuple) else () if question is None else (question,):
-            for need in one.needs if isinstance(one, Sum) else ():
+            needs = one.needs if isinstance(one, Sum) else ("site_totals",) if isinstance(one, Gather) else ()
+            for need in needs:
                 if not self.permits(need):
                     raise NotApproved(f"the custodian did not permit {need} in this study", rule=f"{need}_not_approved")
 

@@ -227,7 +227,14 @@ def _models(study: Study, analysis: Analysis, i: int) -> Iterator[Fault]:
         cost = about.cost(parsed(study, analysis))
     except FivefoldError:
         return  # said as a fault
-    if may_be_on_trust(cost.numbers_per_round, len(study.sites), trains=True, buffered=about.buffers):
+    if about.gathers:
+        yield Fault(
+            ("analyses", i),
+            f"analysis {analysis.name!r} shows each site's own update to the coordinator and to all sites, in every round",
+            "Each site's policy has to name the step, and its custodian to permit site_totals; see "
+            "docs/explanation/robust-aggregation.md.",
+        )
+    elif may_be_on_trust(cost.numbers_per_round, len(study.sites), trains=True, buffered=about.buffers):
         why = "are summed over buffers" if about.buffers else "may be too large for its sites to add up"
         yield Fault(
             ("analyses", i),

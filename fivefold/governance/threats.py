@@ -94,10 +94,11 @@ class Choices:
     def on_trust(self) -> tuple[str, ...]:
         """Analyses whose aggregates no site may be able to add up itself: what is too wide to travel again, and buffers."""
         n, buffered = len(self.study.sites), [a.name for a, m in self.methods if m.buffers]
+        gathered = [a.name for a, m in self.methods if m.gathers]
         return tuple(
             a.name
             for a, _, wide in self.costs
-            if may_be_on_trust(wide, n, trains=a.name in self.trained, buffered=a.name in buffered)
+            if a.name not in gathered and may_be_on_trust(wide, n, trains=a.name in self.trained, buffered=a.name in buffered)
         )
 
     @property
@@ -112,11 +113,13 @@ Look = Callable[[Choices], Threat]
 def curious_coordinator(it: Choices) -> Threat:
     n, need = it.sums.n, it.sums.survivors_needed
     covered = [f"secure sum: it sees the sum over at least {need} of {n} sites, never a site's own numbers (t = {it.sums.t})"]
+    if it.replies:
+        covered = [f"secure sum: it sees sums over at least {need} of {n} sites, but for the replies below (t = {it.sums.t})"]
     covered += [f"no total over fewer than {it.study.privacy.minimum_persons} persons comes back"]
     if it.replies:
         return Threat(
             "curious coordinator", "It keeps to the protocol, and reads everything", tuple(covered),
-            (f"single sites' replies reach it in {', '.join(it.replies)}, where a site's policy names the step",),
+            (f"each site's own update reaches it and all sites ({', '.join(it.replies)}), where every policy names the step",),
             ("use a method that asks sums alone",),
         )  # fmt: skip
     return Threat("curious coordinator", "It keeps to the protocol, and reads everything", tuple(covered))
@@ -207,6 +210,9 @@ def reconstruction(it: Choices) -> Threat:
         return Threat(name, who, covered)
     if it.private is not None:
         return _by_epsilon(name, who, it)
+    if it.replies:
+        gap = f"each site's own exact update is seen ({', '.join(it.replies)}): of a small site it gives rows back"
+        return Threat(name, who, (), (gap,), ("use a method that asks sums alone",))
     return Threat(
         name, who, (f"one site's update is never seen, only the sum over {it.sums.survivors_needed} sites or more",),
         (f"a sum of exact updates ({', '.join(it.trained)}) gives rows back to one who sends a model made for it",),

@@ -9,6 +9,7 @@ trusts it: what it passes on from other sites is signed by them.
     enrol       Enrol        Advert                                          the first round, a new attempt, a site comes back
     share       Share        Shares                                          after enrol
     compute     Compute      Computed                                        buffered rounds alone, before their keys
+    gather      Gather       Gathered                                        rounds of single replies alone, without keys
     ask         Ask          Masked, and Advert for the next round           each round
     survivors   Survivors    Agreed                                          each round, `adversary: active` alone
     unmask      Unmask       Unmasked, and Shares for the next round         each round
@@ -103,6 +104,14 @@ class Compute(Message):
     """Compute an answer to this round's question (`task`, as in `Ask`) and keep it until a buffer takes it."""
 
     kind: ClassVar[str] = "compute"
+    task: bytes
+
+
+@dataclass(frozen=True)
+class Gather(Message):
+    """Answer this round's question (`task`, as in `Ask`) by yourself, unmasked."""
+
+    kind: ClassVar[str] = "gather"
     task: bytes
 
 
@@ -234,6 +243,15 @@ class Computed(Message):
 
 
 @dataclass(frozen=True)
+class Gathered(Message):
+    """This site's own answer to the question of this digest: ring elements, little-endian, not masked."""
+
+    kind: ClassVar[str] = "gathered"
+    question: bytes
+    vector: bytes
+
+
+@dataclass(frozen=True)
 class Noticed(Message):
     """The notice is kept."""
 
@@ -253,10 +271,10 @@ class Refusal(Message):
 
 
 REQUESTS: Mapping[str, type[Message]] = {
-    m.kind: m for m in (Open, Enrol, Share, Compute, Ask, Survivors, Unmask, Close, Notice)
+    m.kind: m for m in (Open, Enrol, Share, Compute, Gather, Ask, Survivors, Unmask, Close, Notice)
 }
 REPLIES: Mapping[str, type[Message]] = {
-    m.kind: m for m in (Opened, Advert, Shares, Computed, Masked, Agreed, Unmasked, Closed, Noticed, Refusal)
+    m.kind: m for m in (Opened, Advert, Shares, Computed, Gathered, Masked, Agreed, Unmasked, Closed, Noticed, Refusal)
 }
 
 

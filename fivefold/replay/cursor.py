@@ -73,7 +73,10 @@ class Asked:
     """How many buffers of this analysis were filled before."""
 
     @property
-    def sums(self) -> tuple[Sum, ...]:
+    def sums(self) -> tuple[Sum | Gather, ...]:
+        """The parts of the question: its sums, or the one step whose replies are gathered."""
+        if self.gathered:
+            return _alone(self.question, self.sharing)
         if isinstance(self.question, Sum):
             return (self.question,)
         if isinstance(self.question, tuple):
@@ -81,6 +84,12 @@ class Asked:
         raise Refused(
             f"the question {self.question.step.identity} of round {self.round} is not a sum", rule="anything_but_a_sum"
         )
+
+    @property
+    def gathered(self) -> bool:
+        """Whether single sites' replies come back, in place of their sum."""
+        parts = self.question if isinstance(self.question, tuple) else (self.question,)
+        return any(isinstance(one, Gather) for one in parts)
 
     @property
     def buffer(self) -> Buffer | None:
@@ -109,9 +118,20 @@ class Asked:
         return {f"{i}.{name}": value for i, answer in enumerate(answers) for name, value in answer.items()}
 
 
+def _alone(question: Any, sharing: Sharing | None) -> tuple[Gather, ...]:
+    """The one step whose replies are gathered. Raises `Refused` where its replies would show what no site may show alone."""
+    parts = question if isinstance(question, tuple) else (question,)
+    one = parts[0]
+    if len(parts) > 1 or not isinstance(one, Gather) or one.sites:
+        raise Refused("replies are gathered alone, and from all sites of the analysis", rule="gather")
+    if sharing is not None or any(f.kind not in ("update", "real") for f in one.fields):
+        raise Refused("single sites' counts, and replies that need noise, are not gathered", rule="gather")
+    return (one,)
+
+
 def _buffer(question: Question) -> Buffer | None:
     sums = question if isinstance(question, tuple) else (question,) if isinstance(question, Sum) else ()
-    found = [one.buffer for one in sums if one.buffer is not None]
+    found = [one.buffer for one in sums if isinstance(one, Sum) and one.buffer is not None]
     if found and len(sums) > 1:
         raise Refused("a buffer is asked together with another sum", rule="buffer")
     return found[0] if found else None

@@ -29,6 +29,8 @@ def on_trust(asked: Asked, sites: int) -> bool:
     """Whether the aggregate of this question cannot be added up by its sites: model updates of more than `MODELS` bytes, other
     answers of more than `VERIFIABLE` ring elements over all sites of the study, buffers. Public, so that coordinator and sites
     agree."""
+    if asked.gathered:  # each reply is signed, and travels as it is
+        return False
     numbers = width(asked.fields) * sites
     if any(f.kind == "update" for f in asked.fields):
         return asked.buffer is not None or numbers * ring_for(asked.fields).element_bytes > MODELS
@@ -54,6 +56,10 @@ def outcome(asked: Asked, vector: Array, roster: Sequence[str], survivors: Seque
     Raises `ProtocolViolation` where masks are left in it.
     """
     dropped = tuple(name for name in taking_part(asked, roster) if name not in survivors)
+    if asked.gathered:
+        from fivefold.replay.gathered import side_by_side
+
+        return side_by_side(asked, vector, len(roster), survivors, dropped)
     totals = unpack(vector, asked.fields, len(roster), len(survivors))
     try:
         return Outcome(asked.split(screen(totals, asked.fields, minimum_persons)), tuple(survivors), dropped)

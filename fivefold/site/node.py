@@ -44,6 +44,7 @@ from fivefold.site.class_rule import ClassRule
 from fivefold.site.envelope_book import bind, charge_answer
 from fivefold.site.folder import SiteFolder
 from fivefold.site.gate import GATE, Departure, leave, own_steps
+from fivefold.site.gathered import own_reply
 from fivefold.site.held_update import Held, members, smallest, taken
 from fivefold.site.kept_state import KeptState, State, computed
 from fivefold.site.preparation import prepare
@@ -161,6 +162,8 @@ class Node:
         task = m.Task.decode(m.Ask.decode(asked.body).task)
         question, parts = self._derived(session, task, asked.place)
         policy = permitted(self.folder, session.study, session.digest, session.plan, question, self.now())
+        if question.gathered:
+            raise QuestionNotApproved("the study asks for single replies here, not for a sum", rule="gather")
         departure = Departure(
             session.study,
             session.digest,
@@ -379,6 +382,7 @@ TRIPS: dict[str, Callable[[Node, Session, Envelope], bytes]] = {
     m.Enrol.kind: Node._enrol,
     m.Share.kind: Node._share,
     m.Compute.kind: Node._compute,
+    m.Gather.kind: own_reply,
     m.Ask.kind: Node._ask,
     m.Survivors.kind: Node._survivors,
     m.Unmask.kind: Node._unmask,

@@ -20,6 +20,7 @@ from fivefold.protocol.messages import Told, Transcript
 from fivefold.replay.compare import described, same
 from fivefold.replay.cursor import Asked, Outcome
 from fivefold.replay.totals import on_trust, outcome, taking_part
+from fivefold.site.gathered import verify_replies
 from fivefold.site.round_book import RoundBook
 from fivefold.site.standing import Standing
 from fivefold.site.transcript import verify_transcript
@@ -43,15 +44,18 @@ def verified(
         return _on_trust(told, claimed, asked, standing, book, minimum_persons, members)
     if not same(plain(described(asked.question)), _decoded(told.question)):
         raise _false("it belongs to a question that does not follow from the study")
-    found = verify_transcript(
-        _transcript(told.transcript),
-        standing,
-        run,
-        told.round,
-        hashlib.sha256(told.question).digest(),
-        ring_for(asked.fields),
-        width(asked.fields),
-    )
+    if asked.gathered:
+        found = verify_replies(_transcript(told.transcript), asked, standing, run, told.question)
+    else:
+        found = verify_transcript(
+            _transcript(told.transcript),
+            standing,
+            run,
+            told.round,
+            hashlib.sha256(told.question).digest(),
+            ring_for(asked.fields),
+            width(asked.fields),
+        )
     true = outcome(asked, found.vector, roster.names, found.survivors, minimum_persons)
     if (told.sites, told.dropped) != (true.sites, true.dropped):
         raise _false("the sites that it names are not those whose updates are in the sum")

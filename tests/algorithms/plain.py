@@ -17,7 +17,7 @@ from fivefold.disclosure.rules import screen
 from fivefold.privacy.fixed_point import pack, ring_for, unpack
 from fivefold.privacy.secagg.ring import add_into
 from fivefold.protocol.encoding import encode
-from fivefold.protocol.questions import STATE, Aggregate, Field, Snapshot, Sum, read_only
+from fivefold.protocol.questions import STATE, Aggregate, Field, Gather, Snapshot, Sum, read_only
 from fivefold.protocol.results import Result
 from fivefold.study.definition import Analysis
 from fivefold.study.table import Table
@@ -106,11 +106,13 @@ def aggregate(
 ) -> Aggregate:
     """One sum over the sites present, each answer checked against its question. `kept` holds what steps keep at sites."""
     answers = [checked(question, t, kept, place) for t in present]
-    if ring:
+    if isinstance(question, Gather):
+        totals = {f.name: np.stack([np.asarray(a[f.name]) for a in answers]) for f in question.fields}
+    elif ring:
         totals = in_the_ring(question, answers, len(tables), wide=wide)
     else:
         totals = {f.name: np.sum([np.asarray(a[f.name]) for a in answers], axis=0) for f in question.fields}
-    screened = screen(totals, question.fields, setting.minimum_persons)
+    screened = totals if isinstance(question, Gather) else screen(totals, question.fields, setting.minimum_persons)
     return Aggregate(
         {n: read_only(v) for n, v in screened.items()},
         tuple(t.site for t in present),
@@ -157,7 +159,8 @@ def described(question: Sum | tuple[Sum, ...]) -> Any:
         return [described(q) for q in question]
     fields = [[f.name, f.kind, float(f.bound), list(f.shape)] for f in question.fields]
     return {
-        "step": question.step.identity, "fields": fields, "arguments": dict(question.arguments), "needs": list(question.needs),
+        "step": question.step.identity, "fields": fields, "arguments": dict(question.arguments),
+        "needs": list(question.needs) if isinstance(question, Sum) else "gathered",
     }  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from tests.algorithms import plain, real_data, survival_data
 
 FORBIDDEN = {"time", "random", "os", "pathlib", "threading", "multiprocessing", "socket", "subprocess", "datetime", "secrets"}
 TRAINED = "malignant ~ mean_radius + mean_texture + grade"
-FOLLOWS_A_PATH = {"fedavg", "fedprox", "fedopt", "fedbuff", "scaffold", "personalised", "cyclic"}
+FOLLOWS_A_PATH = {"fedavg", "fedprox", "fedopt", "fedbuff", "scaffold", "personalised", "cyclic", "robust"}
 """Trainings: the weights depend on every round before, so a site that left has had its part in them."""
 GRID = {"step": 30, "end": 1110, "event_totals": True}
 
@@ -63,6 +63,7 @@ CASES: dict[str, tuple[Callable[[], Any], Analysis]] = {
     ),
     "scaffold": (real_data.breast, Analysis("a", "scaffold", TRAINED, options={"rounds": 4, "batch_size": 32})),
     "cyclic": (real_data.breast, Analysis("a", "cyclic", TRAINED, options={"rounds": 5, "batch_size": 32})),
+    "robust": (real_data.breast, Analysis("a", "robust", TRAINED, options={"rounds": 4, "rule": "median", "batch_size": 32})),
     "personalised": (
         real_data.breast,
         Analysis("a", "personalised", TRAINED, options={"rounds": 4, "model": {"kind": "mlp", "hidden": [4]}}),
@@ -133,7 +134,7 @@ def test_it_ends_with_a_result_whose_figures_are_drawn_from_its_tables(case: Cas
 def test_every_question_is_a_sum_of_its_own_steps_and_gives_what_it_declares(case: Case) -> None:
     for question in case.sums:  # shapes, bounds and whole counts are checked by the driver on the way
         assert question.step in case.method.steps
-        assert question.step.leaves == "sum"
+        assert question.step.leaves == ("sum" if isinstance(question, Sum) else "reply")
         assert any(f.kind == "persons" for s in case.sums for f in s.fields)
 
 

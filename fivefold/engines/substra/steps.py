@@ -60,6 +60,8 @@ def carried(study: Study) -> None:
             rule="buffer",
             help="Train with the method fedavg.",
         )
+    if any(method(a.method).gathers for a in study.analyses):
+        raise EngineUnfit("an analysis gathers single replies, and a plan of tasks adds answers up", rule="gather")
     if any(a.sites for a in study.analyses):
         raise EngineUnfit("an analysis leaves sites out, and a plan of tasks asks all of them", rule="analysis_sites")
     for analysis in study.analyses:
