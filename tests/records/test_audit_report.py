@@ -26,7 +26,7 @@ WRITTEN = {
     "output release": ("outputs", {"request": 1}),
     "output decision": ("refusals", {"refused": "own_study"}),
     "approval": ("agreements", {"title": "<script>alert(1)</script> | *x*"}),
-    "heads": ("log", {"sites": {}, "salt": "abc"}),
+    "heads": ("log", {"sites": {}, "salt": "a salt of this log"}),
 }
 
 
@@ -59,7 +59,7 @@ def test_a_page_takes_hostile_text_as_text(log: Path, tmp_path: Path, name: str)
         assert title.capitalize() in text
     assert "Authentication (2)" in text
     assert "not with what other parties witnessed" in text
-    assert "abc" not in text  # a salt tells nobody anything
+    assert "a salt of this log" not in text  # a salt tells nobody anything
 
 
 @pytest.mark.parametrize("command", ["export", "report"])
