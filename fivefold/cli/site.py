@@ -14,7 +14,6 @@ from fivefold.cli.site_budget import budget
 from fivefold.cli.site_life import close, counter, life, recall, refuse, review
 from fivefold.cli.site_page import print_report, print_study
 from fivefold.cli.site_people import app as people_commands
-from fivefold.cli.site_people import verdict
 from fivefold.cli.site_start import app as site_app
 from fivefold.cli.site_start import connection, start
 from fivefold.cli.site_usage import usage
@@ -29,7 +28,6 @@ app = typer.Typer(help="The side with the rows: policy, approvals, keys, data.",
 key_commands = typer.Typer(help="Replace or revoke keys, by signed statements.", no_args_is_help=True)
 app.add_typer(key_commands, name="keys")
 app.add_typer(people_commands, name="people")
-app.command()(verdict)
 app.command()(attack)
 app.command()(budget)
 app.command()(usage)

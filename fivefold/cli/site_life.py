@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from fivefold.governance.safe_projects import Verdict
+    from fivefold.site.folder import SiteFolder
     from fivefold.study.digest import SignedStudy
 
 Where = Annotated[Path, typer.Option("--site", envvar="FIVEFOLD_SITE", help="The site's folder.", metavar="DIR")]
@@ -19,13 +21,28 @@ Why = Annotated[str, typer.Option(help="Why; the lead and the auditors read it."
 HERE = Path(".")
 
 
-def review(study: StudyFile, site: Where = HERE) -> None:
-    """Take a study up: the log says that it is under review here, and keeps the lead's proposal that came with it."""
+def review(
+    study: StudyFile,
+    site: Where = HERE,
+    key: Annotated[
+        Path | None, typer.Option("--key", help="A reviewer's key, to sign a word on the study.", metavar="FILE")
+    ] = None,
+    object_: Annotated[bool, typer.Option("--object", help="Object: the study is not admitted while you do.")] = False,
+    why: Annotated[str, typer.Option(help="Why; an objection needs it.")] = "",
+) -> None:
+    """Take a study up, so that the log says it is under review; with --key, sign your word on it as a reviewer.
+
+    Where the policy asks for reviews, an approval counts only with as many as it asks for. Nobody reviews their own study.
+    """
     from fivefold.site.folder import opened
     from fivefold.site.life import life_of
 
+    if key is None and (object_ or why):
+        raise typer.BadParameter("a reviewer's word is signed: name the key with --key", param_hint="--object")
     here = opened(site)
     found = taken_up(study, site)
+    if key is not None:
+        typer.echo(_word(here, found, key, "objects" if object_ else "supports", why))
     typer.echo(f"{found.study.title}: {life_of(here, found).state} at {here.name()}")
     typer.echo("Next: fivefold site approve, refuse or counter")
 
@@ -130,3 +147,14 @@ def taken_up(study: Path, site: Path) -> SignedStudy:
         found = load_signed(study)
         reviewed(here, found, found_beside(study, found))
     return found
+
+
+def _word(here: SiteFolder, found: SignedStudy, key: Path, verdict: Verdict, why: str) -> str:
+    """Sign a reviewer's word, and say whose it was."""
+    from fivefold.cli.keys import open_key
+    from fivefold.governance.safe_projects import review as sign
+
+    with here.act("review signed", study=found.digest, verdict=verdict):
+        said = sign(here.path, here.custody(), found.study, found.digest, open_key(key), verdict=verdict, reason=why)
+    who = f"{said.name}, {said.organisation}," if said.organisation else said.name
+    return f"{who} {said.verdict} the study {found.digest[:16]}…"

@@ -1,4 +1,4 @@
-"""`fivefold site people` and `fivefold site verdict`: the site's register of people, and the word of its reviewers."""
+"""`fivefold site people`: the site's register of people."""
 
 from __future__ import annotations
 
@@ -143,26 +143,3 @@ def revoke(
     with here.act("roles revoked", key=public, reason=reason):
         dismiss(here.path, here.custody(), open_key(key or here.keys / "custodian.key"), key=public, reason=reason)
     typer.echo("revoked: this key holds no role here any more")
-
-
-def verdict(
-    study: Annotated[Path, typer.Argument(help="The signed study.", metavar="STUDY", show_default=False)],
-    key: Annotated[Path, typer.Option("--key", help="The reviewer's key.", metavar="FILE", show_default=False)],
-    site: Where = HERE,
-    object_: Annotated[bool, typer.Option("--object", help="Object to the study; it is not admitted while you do.")] = False,
-    reason: Annotated[str, typer.Option(help="Why; an objection needs it.")] = "",
-) -> None:
-    """Sign your word on a study as a reviewer. An approval counts only with as many reviews as the policy asks for."""
-    from fivefold.cli.keys import open_key
-    from fivefold.governance import safe_projects
-    from fivefold.site.folder import opened
-    from fivefold.study.digest import load_signed
-
-    here, found = opened(site), load_signed(study)
-    with here.act("verdict", study=found.digest, verdict="objects" if object_ else "supports"):
-        said = safe_projects.review(
-            here.path, here.custody(), found.study, found.digest, open_key(key),
-            verdict="objects" if object_ else "supports", reason=reason,
-        )  # fmt: skip
-    who = f"{said.name}, {said.organisation}," if said.organisation else said.name
-    typer.echo(f"{who} {said.verdict} the study {found.digest[:16]}…")

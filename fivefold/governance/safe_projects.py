@@ -122,6 +122,7 @@ def _enough(policy: Policy, study: Study, said: Mapping[str, Review], today: dat
     against = [r for r in counted if r.verdict == "objects"]
     if against:
         return Decision(False, rule, line, f"{against[0].name} objects to the study: {against[0].reason}", _evidence(against))
+    counted = list({r.name.casefold(): r for r in reversed(counted)}.values())  # one person, whatever keys and houses
     places = {r.organisation.casefold() for r in counted}
     words = f"{len(counted)} of {rules.reviewers} reviewers support the study, from {len(places)} organisations"
     enough = len(counted) >= rules.reviewers and len(places) >= rules.organisations

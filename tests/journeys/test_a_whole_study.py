@@ -120,8 +120,8 @@ def reviewed_and_approved(it: Desk, folder: Path) -> None:
             it.does("site", "people", "train", public_key(it.out / f"{who}.key"), "--course", course, "--until", UNTIL, *here)
     (folder / "agreement.pdf").write_bytes(AGREEMENT)
     it.does("site", "approve", it.study, "--yes", *here, code=32)  # nobody has reviewed it yet
-    it.does("site", "verdict", it.study, "--key", it.key("lead"), *here, code=32)  # and nobody reviews their own
-    it.does("site", "verdict", it.study, "--key", it.key("reviewer"), *here)
+    it.does("site", "review", it.study, "--key", it.key("lead"), *here, code=32)  # and nobody reviews their own
+    it.does("site", "review", it.study, "--key", it.key("reviewer"), *here)
     it.does("policy", "test", it.study, *here, "--engine", "local")
     it.does("site", "approve", it.study, "--yes", *here)
     it.does("site", "prepare", it.study, *here)
@@ -182,8 +182,8 @@ def test_from_draft_to_published_package(
     for folder in it.sites:
         verify(folder / "state" / "audit.jsonl")
         told = [e.event for e in entries(folder / "state" / "audit.jsonl")]
-        order = ("approval asked refused", "role granted", "training", "verdict", "snapshot", "open", "unmask")
+        order = ("approval asked refused", "role granted", "training", "review signed", "snapshot", "open", "unmask")
         places = [told.index(event) for event in order]
         assert places == sorted(places), dict(zip(order, places, strict=True))
-        assert told.index("verdict") < len(told) - 1 - told[::-1].index("approval") < told.index("snapshot")
+        assert told.index("review signed") < len(told) - 1 - told[::-1].index("approval") < told.index("snapshot")
         assert told.index("unmask") < told.index("release entered") < told.index("snapshot deleted")

@@ -172,18 +172,45 @@ def test_the_register_by_its_commands_and_its_entries(
         assert event in log
 
 
-def test_reviews_by_their_command(
+def test_the_two_person_rule_by_its_commands(
     consortium: Any, study_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rewrite(consortium, "projects: null", "projects: {reviewers: 1}", 2)
-    here, private = ("--site", str(consortium.site.path)), keys.new_key()
-    keys.write_key(tmp_path / "rita.key", private)
-    words = ("--name", "Rita", "--role", "reviewer", "--until", LATER)
-    assert run(["site", "people", "grant", keys.public_of(private).hex(), *words, *here]) == 0
-    review = ["site", "verdict", str(study_file), "--key", str(tmp_path / "rita.key"), *here]
-    assert run([*review, "--object"]) == 32
-    assert run([*review, "--object", "--reason", "no benefit"]) == 0
-    assert run(["site", "approve", str(study_file), "--yes", *here]) == 32
-    assert "Rita objects to the study: no benefit" in capsys.readouterr().err
-    assert run(review) == 0
-    assert run(["site", "approve", str(study_file), "--yes", *here]) == 0
+    """Two reviewers of two houses: one alone, two of one house, one person with two keys, and the lead are not enough."""
+    rewrite(consortium, "projects: null", "projects: {reviewers: 2, organisations: 2}", 2)
+    here = ("--site", str(consortium.site.path))
+    cast = {
+        "rita": ("Rita", "Ethics board"),
+        "rolf": ("Rolf", "Bureau"),
+        "rosa": ("Rosa", "bureau"),
+        "again": ("Rolf", "Clinic"),
+    }
+    private = {who: keys.new_key() for who in cast} | {"lead": consortium.lead, "other": keys.new_key()}
+    for who, key in private.items():
+        keys.write_key(tmp_path / f"{who}.key", key)
+    for who, (name, house) in (cast | {"lead": ("Ada Lead", "University")}).items():
+        words = ("--name", name, "--role", "reviewer", "--organisation", house, "--until", LATER)
+        assert run(["site", "people", "grant", keys.public_of(private[who]).hex(), *words, *here]) == 0
+
+    def reviews(who: str, *words: str) -> int:
+        return run(["site", "review", str(study_file), "--key", str(tmp_path / f"{who}.key"), *words, *here])
+
+    def approves(told: str = "") -> bool:
+        capsys.readouterr()
+        code = run(["site", "approve", str(study_file), "--yes", *here])
+        assert code == (32 if told else 0)
+        assert told in capsys.readouterr().err
+        return code == 0
+
+    assert run(["site", "review", str(study_file), "--object", *here]) == 2  # whose word would it be?
+    assert reviews("lead") == 32
+    assert "nobody reviews their own study" in capsys.readouterr().err
+    assert reviews("other") == 32
+    assert reviews("rolf") == reviews("rosa") == reviews("again") == 0
+    approves("2 of 2 reviewers support the study, from 1 organisations (2 are needed)")
+    assert reviews("rita", "--object") == 32  # without a reason
+    assert reviews("rita", "--object", "--why", "no benefit") == 0
+    approves("Rita objects to the study: no benefit")
+    assert reviews("rita") == 0
+    assert approves()
+    rules = [e.facts.get("rule") for e in entries(consortium.site.state / "audit.jsonl") if e.event == "review signed refused"]
+    assert rules == ["own_study", "projects.reviewers", "reason_missing"]
