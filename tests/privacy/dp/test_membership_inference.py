@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pytest
 from scipy.stats import rankdata
 
+from fivefold.governance.threats import RECOMMENDED_EPSILON
 from fivefold.privacy.dp.accounting import multiplier_for
 from fivefold.privacy.dp.rounding import nearest
 from fivefold.privacy.dp.shares import Sharing, noisy, share_of
@@ -25,7 +26,6 @@ Floats = npt.NDArray[np.float64]
 MEMBERS, SITES, WIDTH, DELTA, CLIP, MODELS, WRONG = 600, 3, 800, 1e-5, 1.0, 5, 0.15
 CHANCE = 1.96 * math.sqrt((2 * MEMBERS + 1) / (12 * MEMBERS**2))
 """Half the width of the attack's 95 % interval around 0.5, on one model, if it knows nothing (Mann & Whitney, 1947)."""
-RECOMMENDED = 1.0
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Plan:
     rate: float
 
 
-PLANS = [Plan(None, 400, 60.0), Plan(10.0, 20, 20.0), Plan(3.0, 20, 20.0), Plan(RECOMMENDED, 20, 20.0)]
+PLANS = [Plan(None, 400, 60.0), Plan(10.0, 20, 20.0), Plan(3.0, 20, 20.0), Plan(RECOMMENDED_EPSILON, 20, 20.0)]
 
 
 def persons(seed: int) -> tuple[Floats, Floats, Floats]:
@@ -104,11 +104,11 @@ def test_the_attack_succeeds_on_an_overfit_model_and_is_at_chance_with_the_recom
     figures: dict[float | None, tuple[float, float]],
 ) -> None:
     assert figures[None][0] > 0.5 + 3 * CHANCE
-    assert abs(figures[RECOMMENDED][0] - 0.5) <= CHANCE
-    powers = [figures[e][0] for e in (None, 10.0, 3.0, RECOMMENDED)]
+    assert abs(figures[RECOMMENDED_EPSILON][0] - 0.5) <= CHANCE
+    powers = [figures[e][0] for e in (None, 10.0, 3.0, RECOMMENDED_EPSILON)]
     assert powers == sorted(powers, reverse=True)
 
 
 def test_the_protected_model_has_learned_something(figures: dict[float | None, tuple[float, float]]) -> None:
-    assert figures[RECOMMENDED][1] > 0.6
+    assert figures[RECOMMENDED_EPSILON][1] > 0.6
     assert figures[3.0][1] > 0.75
