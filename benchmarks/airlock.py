@@ -10,6 +10,7 @@ import numpy as np
 
 from fivefold.disclosure.suppression import bounds
 from fivefold.governance.output_checks import propose
+from fivefold.protocol.objections import Objections
 from fivefold.protocol.results import Result, ResultTable
 from fivefold.results.tables import plain_of
 from fivefold.study.definition import (
@@ -26,6 +27,7 @@ from fivefold.study.definition import (
 from fivefold.study.dictionary import Dictionary, Variable
 
 SIDE = 1000
+NONE = Objections(5)
 TARGETS = {"decision_s": "< 10"}
 
 
@@ -59,7 +61,7 @@ def main() -> None:
     counts = rng.poisson(20, size=(SIDE, SIDE))
     result = result_of(study, counts)
     began, worked = time.perf_counter(), time.process_time()
-    made = propose(study, {"cross": result}, "suppressed", objections=0)
+    made = propose(study, {"cross": result}, "suppressed", objections=NONE)
     plain = json.dumps({n: plain_of(r) for n, r in made.results.items()}, sort_keys=True).encode()
     seconds, work = time.perf_counter() - began, time.process_time() - worked
 

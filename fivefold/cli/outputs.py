@@ -9,15 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fivefold.cli.outputs_attack import attack
-
 if TYPE_CHECKING:
     from fivefold.governance.output_checks import Proposal
     from fivefold.governance.output_forms import Form
     from fivefold.governance.safe_outputs import Choice, Standing
 
 app = typer.Typer(help="Ask for outputs, check them, release them.", no_args_is_help=True, add_completion=False)
-app.command()(attack)
 
 RunFolder = Annotated[Path, typer.Argument(help="The run's folder.", metavar="RUN", show_default=False)]
 Number = Annotated[int, typer.Argument(help="The request's number, as `list` shows it.", metavar="N", show_default=False)]
@@ -28,6 +25,10 @@ Beside = Annotated[
 Sites = Annotated[
     Path | None,
     typer.Option("--sites", help="Where the site folders are, to ask each for objections; beside the study by default."),
+]
+Coordinator = Annotated[
+    Path | None,
+    typer.Option(help="The coordinator's folder, to reach sites on other machines over its SuperLink.", metavar="DIR"),
 ]
 
 
@@ -116,16 +117,18 @@ def check(
     form: FormOption = FormName.as_is,
     beside: Beside = None,
     sites: Sites = None,
+    coordinator: Coordinator = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as ACRO writes it.")] = False,
 ) -> None:
     """The automatic checks, rule by rule. For a checker."""
     from fivefold.cli.keys import open_key
-    from fivefold.cli.outputs_sites import objecting
+    from fivefold.cli.outputs_sites import objecting, reached, shown
     from fivefold.coordinator import airlock
 
-    it = airlock.airlock(run)
-    held = airlock.opened(it, open_key(key))
-    objections = objecting(it, held, number, _form(form), beside or (), sites)
+    it, private = airlock.airlock(run), open_key(key)
+    held = airlock.opened(it, private)
+    with reached(it, sites, coordinator) as engine:
+        objections = objecting(engine, it, shown(it, held, number, _form(form), private, beside or ()))
     made, digest = airlock.proposal(it, held, number, _form(form), beside=beside or (), objections=objections)
     if as_json:
         import json
@@ -148,16 +151,19 @@ def decide(
     reason: Annotated[str, typer.Option(help="Why; needed for everything but a release.")] = "",
     beside: Beside = None,
     sites: Sites = None,
+    coordinator: Coordinator = None,
 ) -> None:
     """Decide, on exactly what would be released. For a checker; signed, logged."""
     from fivefold.cli.keys import open_key
-    from fivefold.cli.outputs_sites import objecting
+    from fivefold.cli.outputs_sites import objecting, reached, shown
     from fivefold.coordinator import airlock
 
     it, private = airlock.airlock(run), open_key(key)
     objections = None
     if choice in (ChoiceName.release, ChoiceName.exception) and airlock.is_checker(it, private):
-        objections = objecting(it, airlock.opened(it, private), number, _form(form), beside or (), sites)
+        proposal = shown(it, airlock.opened(it, private), number, _form(form), private, beside or ())
+        with reached(it, sites, coordinator) as engine:
+            objections = objecting(engine, it, proposal)
     said = airlock.word(it, private, number, _choice(choice), _form(form), reason, beside=beside or (), objections=objections)
     typer.echo(f"{said.checker.name}: {said.choice} ({said.form}) on {said.proposal[:16]}…")
     standing = next(s for s in airlock.queue(it) if s.request.number == number)
@@ -165,11 +171,19 @@ def decide(
 
 
 @app.command()
-def release(run: RunFolder, number: Number, key: KeyFile, beside: Beside = None, sites: Sites = None) -> None:
+def release(
+    run: RunFolder,
+    number: Number,
+    key: KeyFile,
+    beside: Beside = None,
+    sites: Sites = None,
+    coordinator: Coordinator = None,
+) -> None:
     """Write the released files, once enough checkers agree. KEY opens the results; the coordinator's own signs."""
     from fivefold.cli.keys import open_key
-    from fivefold.cli.outputs_sites import objecting, tell
+    from fivefold.cli.outputs_sites import objecting, reached, shown
     from fivefold.coordinator import airlock
+    from fivefold.coordinator.objections import enter
 
     it, private = airlock.airlock(run), open_key(key)
     held = airlock.opened(it, private)
@@ -177,16 +191,16 @@ def release(run: RunFolder, number: Number, key: KeyFile, beside: Beside = None,
     if standing is None or standing.agreed is None:
         airlock.release(it, private, number)  # which says what is missing
         return
-    form = standing.agreed[1]
-    objections = objecting(it, held, number, form, beside or (), sites)
-    place = airlock.release(
-        it,
-        private,
-        number,
-        beside=beside or (),
-        objections=objections,
-        enter=lambda: tell(it, held, number, form, beside or (), sites),
-    )
+    proposal = shown(it, held, number, standing.agreed[1], private, beside or ())
+    with reached(it, sites, coordinator) as engine:
+        place = airlock.release(
+            it,
+            private,
+            number,
+            beside=beside or (),
+            objections=objecting(engine, it, proposal),
+            enter=None if engine is None else lambda: enter(engine, it.study, proposal),
+        )
     typer.echo(f"released: {place}")
 
 
@@ -200,18 +214,21 @@ def recall(
         list[Path] | None, typer.Option(help="A package made of the release; RUN-crate beside the run is found.", metavar="DIR")
     ] = None,
     sites: Sites = None,
+    coordinator: Coordinator = None,
 ) -> None:
     """Recall a release that was wrong: a signed notice, entries at both sides, a mark on the release and its packages."""
     from fivefold.cli.keys import open_key
-    from fivefold.cli.outputs_sites import tell_recall
+    from fivefold.cli.outputs_sites import reached
     from fivefold.coordinator import airlock
     from fivefold.coordinator import recall as recalls
+    from fivefold.coordinator.objections import recalled
     from fivefold.governance.recalls import NOTICE
 
     it = airlock.airlock(run)
     said = recalls.recall(it, open_key(key), number, why=why)
     typer.echo(f"recalled: {said.words}")
-    told = tell_recall(it, said.raw, sites)
+    with reached(it, sites, coordinator) as engine:
+        told = [] if engine is None else recalled(engine, it.study, said.raw)
     notice = run / "released" / f"{number:03d}" / NOTICE
     typer.echo(f"  told {', '.join(told)}" if told else f"  send {notice} to every site: `fivefold site recall NOTICE STUDY`")
     beside = run.absolute().with_name(f"{run.absolute().name}-crate")

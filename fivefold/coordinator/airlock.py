@@ -1,7 +1,6 @@
 """The airlock of a run folder: request → checks → words → released files. What is released is all that anybody else ever sees.
 
     RUN/sealed/        results (and the journal's key), for the coordinator and the output checkers alone; not in an open run
-    RUN/attacks/       what sites said of the models that they attacked, signed by each
     RUN/airlock/       requests, words and releases, as signed statements in one chain
     RUN/released/NNN/  tables, figures and report of a release, made from the released result alone
 
@@ -17,6 +16,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,9 +29,8 @@ from fivefold.coordinator.sealing import KEY_PLACE, PURPOSE, SEALED, key_place
 from fivefold.disclosure.report import acro
 from fivefold.disclosure.tables import Count
 from fivefold.errors import ModelNotExported, NotApproved, OutputHeld, OutputRequestInvalid, StatementInvalid
-from fivefold.governance import attack_verdicts
-from fivefold.governance.attack_verdicts import Verdict
 from fivefold.governance.output_checks import Proposal, propose
+from fivefold.governance.output_counts import population
 from fivefold.governance.output_forms import Form
 from fivefold.governance.safe_outputs import (
     Checker,
@@ -51,15 +50,15 @@ from fivefold.governance.statements import read_chain
 from fivefold.privacy.sealed_box import open_box
 from fivefold.protocol.encoding import decode
 from fivefold.protocol.messages import Envelope, Opened
+from fivefold.protocol.objections import Objections
 from fivefold.protocol.results import Result
 from fivefold.records.audit import AuditLog, entries
 from fivefold.records.files import write_file
 from fivefold.replay.roster import roster_of
 from fivefold.results.tables import plain_of
 from fivefold.results.write import file_names, read_results, results_of, write_result
-from fivefold.study.digest import SignedStudy, canonical_json, load_signed
+from fivefold.study.digest import SignedStudy, load_signed
 
-ATTACKS = "attacks"
 EVENTS = {
     "output_request": "output request", "output_decision": "output decision", "output_release": "output release",
     "output_recall": "output recall",
@@ -165,7 +164,7 @@ def request(it: Airlock, private: bytes, **asked: Any) -> Request:
 
 
 def proposal(
-    it: Airlock, held: Held, number: int, form: Form, *, beside: Sequence[Path] = (), objections: int | None = None
+    it: Airlock, held: Held, number: int, form: Form, *, beside: Sequence[Path] = (), objections: Objections | None = None
 ) -> tuple[Proposal, str]:
     """What request `number` would release in a form, checked, and its digest. Two checkers get the same one; without the
     results' secret nobody can guess a table by its digest."""
@@ -179,32 +178,27 @@ def proposal(
         for n, stem in zip(results, file_names(results), strict=True)
     }
     before = released_counts(it, beside)
-    said = attack_verdicts.kept(it.folder / ATTACKS, it.study.digest, roster_of(it.study.study))
-    made = propose(it.study.study, results, form, before=before, objections=objections, files=files, attacks=said)
+    models = _models(it, results)
+    made = propose(it.study.study, results, form, before=before, objections=objections, files=files, models=models)
     plain = {"of": asked.identity, "form": form, "results": {n: plain_of(r) for n, r in made.results.items()}}
     return made, hmac.new(held.secret, json.dumps(plain, sort_keys=True).encode(), hashlib.sha256).hexdigest()
 
 
-def model_of(it: Airlock, held: Held, name: str) -> bytes | None:
-    """The trained model of an analysis as a file for the sites to attack; None where it trains none that they could."""
+def _models(it: Airlock, results: Mapping[str, Result]) -> dict[str, bytes]:
+    """The trained models among results as files for the sites to attack; none of those that no site could."""
     from fivefold.coordinator.model_export import trained_file
 
-    if "weights" not in held.results[name].tables:
-        return None
-    try:
-        return trained_file(it.folder, it.study, name, held.results[name])
-    except ModelNotExported:
-        return None
-
-
-def take_verdict(it: Airlock, raw: bytes) -> Verdict:
-    """Keep what a site said of a model. Raises `StatementInvalid`."""
-    return attack_verdicts.keep(it.folder / ATTACKS, raw, it.study.digest, roster_of(it.study.study))
+    found = {}
+    for name, result in results.items():
+        if "weights" in result.tables:
+            with suppress(ModelNotExported):
+                found[name] = trained_file(it.folder, it.study, name, result)
+    return found
 
 
 def word(
     it: Airlock, private: bytes, number: int, choice: Choice, form: Form, reason: str, *, beside: Sequence[Path] = (),
-    objections: int | None = None, now: datetime | None = None,
+    objections: Objections | None = None, now: datetime | None = None,
 ) -> Word:  # fmt: skip
     """A checker decides, on exactly what would be released. Raises `NotApproved` with the rule."""
     try:
@@ -232,7 +226,7 @@ def _decided(
 
 
 def release(
-    it: Airlock, private: bytes, number: int, *, beside: Sequence[Path] = (), objections: int | None = None,
+    it: Airlock, private: bytes, number: int, *, beside: Sequence[Path] = (), objections: Objections | None = None,
     enter: Callable[[], None] | None = None,
 ) -> Path:  # fmt: skip
     """Write what the checkers let go, and nothing else; the folder. `private` opens the results; the coordinator's own key
@@ -262,7 +256,7 @@ def release(
     if made.report.status == "fail" and not any(w.choice == "exception" for w in standing.words):
         raise OutputHeld(
             f"request {number} cannot be released: a check fails that did not when the checkers decided",
-            help="A site may have attacked the model since. The checkers look again; an exception needs a written reason.",
+            help="The checkers look again; an exception needs a written reason.",
         )
     aside, place = it.folder / "released" / f".{number:03d}.new", it.folder / "released" / f"{number:03d}"
     shutil.rmtree(aside, ignore_errors=True)
@@ -299,19 +293,6 @@ def released_counts(it: Airlock, beside: Sequence[Path] = ()) -> tuple[Count, ..
                 f"the earlier release at {path} cannot be read", help="Restore it; nothing is released without it."
             ) from error
     return tuple(dict.fromkeys(out))
-
-
-def population(found: SignedStudy) -> str:
-    """A digest that is equal for studies of the same persons by the same words: sites, dictionary, cohort, derived
-    variables."""
-    study = found.study
-    said = {
-        "sites": sorted(s.public_key for s in study.sites),
-        "dictionary": [[v.name, v.type, list(v.levels), list(v.missing_codes)] for v in study.dictionary.variables.values()],
-        "cohort": [sorted(study.cohort.include), sorted(study.cohort.exclude)],
-        "derived": [[d.variable.name, d.expression] for d in study.derived],
-    }
-    return hashlib.sha256(canonical_json(said)).hexdigest()
 
 
 # ---- files ----------------------------------------------------------------------------------------------------------

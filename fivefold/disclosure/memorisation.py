@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
-MARGIN = 0.55
-"""An attack succeeds where the lower end of its 95 % interval is above this."""
-FEWEST = 20
-"""Persons on either side without whom an attack says nothing."""
+SURE, CLEAR = 0.55, 0.6
+"""An attack succeeds where its area is surely above the one, or above the other and surely above chance."""
+FEWEST, LEARNING = 10, 20
+"""Persons on either side without whom an attack says nothing, and without whom there is too little to learn from."""
 MOST = 2_000
 """Persons on either side that the attacker learns from and is tried on; drawn where there are more."""
 FOLDS = 5
@@ -39,7 +39,7 @@ class Power:
 
     @property
     def succeeds(self) -> bool:
-        return self.low > MARGIN
+        return self.low > SURE or (self.auc > CLEAR and self.low > 0.5)
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,14 @@ class Answers:
 
 def attacks(members: Answers, others: Answers, *, classes: bool, seed: int = 0) -> tuple[Power, ...]:
     """The power of each attack; none where either side has fewer than `FEWEST` persons. `classes`: predictions are
-    probabilities (of a number there are no scores to learn from, and only the loss is tried)."""
-    if min(len(members), len(others)) < FEWEST:
+    probabilities (of a number there are no scores to learn from, and only the loss is tried, as with few persons)."""
+    fewer = min(len(members), len(others))
+    if fewer < FEWEST:
         return ()
     rng = np.random.Generator(np.random.Philox(key=seed))
     members, others = (a.take(rng.permutation(len(a))[:MOST]) for a in (members, others))
     by_loss = _power("loss", [(-members.loss, -others.loss)])
-    if not classes:
+    if not classes or fewer < LEARNING:
         return (by_loss,)
     return by_loss, worst_case(sorted_scores(members.predicted), sorted_scores(others.predicted))
 
@@ -79,16 +80,17 @@ def sorted_scores(predicted: Floats) -> Floats:
 def worst_case(members: Floats, others: Floats) -> Power:
     """The attack by scores, shape (persons, features) each, in random order: in each fold the share of members among the
     nearest of all other folds. Members and others count the same, however many there are of each."""
-    folds = []
+    folds: list[tuple[Floats, Floats]] = []
     for fold in range(FOLDS):
         inside, outside = np.arange(len(members)) % FOLDS == fold, np.arange(len(others)) % FOLDS == fold
         known = np.concatenate([members[~inside], others[~outside]])
         weight = np.repeat([1 / max((~inside).sum(), 1), 1 / max((~outside).sum(), 1)], [(~inside).sum(), (~outside).sum()])
         is_member = np.arange(len(known)) < (~inside).sum()
         scale = [np.sort(column) for column in known.T]
-        place, tried = _ranked(known, scale), [_ranked(s, scale) for s in (members[inside], others[outside])]
-        folds.append(tuple(_share(t, place, is_member * weight, ~is_member * weight) for t in tried))
-    return _power("scores", folds)  # type: ignore[arg-type]
+        shares = (_ranked(known, scale), is_member * weight, ~is_member * weight)
+        a, b = (_share(_ranked(tried, scale), *shares) for tried in (members[inside], others[outside]))
+        folds.append((a, b))
+    return _power("scores", folds)
 
 
 def flags(everybody: Answers, *, classes: bool, threshold: int) -> tuple[str, ...]:

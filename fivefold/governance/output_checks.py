@@ -15,10 +15,9 @@ import numpy as np
 from fivefold.disclosure.differencing import judge
 from fivefold.disclosure.report import Finding, OutputReport, Report, Rules
 from fivefold.disclosure.tables import Count, CountTable
-from fivefold.governance import attack_verdicts
-from fivefold.governance.attack_verdicts import Verdict
 from fivefold.governance.output_counts import Told, cell_of, curves, levels_of, told
 from fivefold.governance.output_forms import Form, concentrated, few, shaped, without_counts
+from fivefold.protocol.objections import MEMBERSHIP, UNTESTED, Objections
 from fivefold.protocol.results import Result, Scalar
 from fivefold.study.definition import Analysis, Study
 
@@ -27,16 +26,24 @@ KNOWN_TABLES = {
     "numbers", "quantiles", "categories", "curves", "groups", "log_rank", "log_rank_groups", "coefficients", "effects", "tests",
     "proportional_hazards", "heterogeneity", "weights",
 }  # fmt: skip
+REMARKED = {
+    UNTESTED: "nobody was held out there, or too few to tell",
+    "k-anonymity": "few persons share a prediction, as with most models",
+    "class-disclosure": "all who share a prediction share the outcome, as with most models",
+    "smallest-class": "an outcome has few persons",
+}
 NEEDS_NOISE = "a cohort that is not made of declared categories cannot be compared exactly: it needs differential privacy"
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """What would be released: each analysis in its form, the counts that each tells, and the report on all."""
+    """What would be released: each analysis in its form, the counts that each tells, and the report on all; and the models that
+    sites can attack."""
 
     results: Mapping[str, Result]
     told: Mapping[str, tuple[Count, ...]]
     report: Report
+    models: Mapping[str, bytes]
 
     @property
     def counts(self) -> tuple[Count, ...]:
@@ -54,13 +61,13 @@ def propose(
     form: Form,
     *,
     before: Sequence[Count] = (),
-    objections: int | None = None,
+    objections: Objections | None = None,
     files: Mapping[str, Sequence[str]] | None = None,
-    attacks: Sequence[Verdict] = (),
+    models: Mapping[str, bytes] | None = None,
 ) -> Proposal:
-    """The results in a form, checked. `before`: the counts of earlier releases of the same persons; `objections`: how many
-    sites object, None where they were not asked; `files`: the tables' file names by analysis; `attacks`: what sites said of the
-    models that they attacked."""
+    """The results in a form, checked. `before`: the counts of earlier releases of the same persons; `objections`: what the
+    sites say, None where they were not asked; `files`: the tables' file names by analysis; `models`: the trained
+    models that sites can attack, as files by analysis."""
     rules = rules_of(study)
     base = rules.threshold if form == "rounded" else 1
     by_name = {a.name: a for a in study.analyses}
@@ -84,9 +91,7 @@ def propose(
         counts += tells.counts
         whole = {t.name: t for t in told(study, analysis, result).tables.values()} if tells.large else {}
         large += [replace(t, known=whole[t.name].counts if base == 1 else None) for t in tells.large]
-        found = tuple(checked(study, analysis, it, tells, rules, result))
-        if "weights" in result.tables:
-            found += tuple(attack_verdicts.findings(result, len(study.sites), name, attacks))
+        found = tuple(checked(study, analysis, it, tells, rules, result, tried=name in (models or {})))
         properties: dict[str, Any] = {
             "method": analysis.method,
             "analysis": name,
@@ -96,11 +101,14 @@ def propose(
         uid, kind = f"output_{number}", TYPES.get(analysis.method, "custom")
         reports.append(OutputReport(uid, kind, _command(analysis), properties, tuple((files or {}).get(name, ())), found))
     together = tuple(_together(study, counts, large, before, rules, objections))
-    return Proposal(shown, tells_of, Report(tuple(reports), together))
+    return Proposal(shown, tells_of, Report(tuple(reports), together), dict(models or {}))
 
 
-def checked(study: Study, analysis: Analysis, result: Result, tells: Told, rules: Rules, whole: Result) -> Iterator[Finding]:
-    """Every rule, on one analysis as it would be shown; `whole` is all that is known of it, of which no number is told."""
+def checked(
+    study: Study, analysis: Analysis, result: Result, tells: Told, rules: Rules, whole: Result, *, tried: bool = False
+) -> Iterator[Finding]:
+    """Every rule, on one analysis as it would be shown; `whole` is all that is known of it, of which no number is told.
+    `tried`: the sites can attack its model."""
     sites = len(result.sites)
     yield Finding(
         "sites", "pass" if sites >= rules.sites else "fail", f"sites={sites} {_than(sites, rules.sites)} {rules.sites}"
@@ -111,7 +119,7 @@ def checked(study: Study, analysis: Analysis, result: Result, tells: Told, rules
     if analysis.method in ("cox", "glm"):
         yield from _regression(result, rules, whole.facts.get("persons"))
     if "weights" in result.tables:
-        yield from _model(study, analysis, result, rules, whole.facts.get("persons"))
+        yield from _model(study, analysis, result, rules, whole.facts.get("persons"), tried=tried)
     if "curves" in result.tables:
         yield from _curves(result, rules)
     if "baseline" in result.tables:
@@ -180,7 +188,9 @@ def _regression(result: Result, rules: Rules, persons: Scalar) -> Iterator[Findi
     yield Finding("parameters", "pass" if fits else "fail", words)
 
 
-def _model(study: Study, analysis: Analysis, result: Result, rules: Rules, persons: Scalar) -> Iterator[Finding]:
+def _model(
+    study: Study, analysis: Analysis, result: Result, rules: Rules, persons: Scalar, *, tried: bool
+) -> Iterator[Finding]:
     """A trained model: whether it has room to know persons by heart, and whether the sites can try (`site/memorisation.py`)."""
     if study.privacy.differential_privacy is not None:
         yield Finding("parameters", "pass", "parameters: noise bounds what the model can hold of anybody", "weights")
@@ -193,13 +203,11 @@ def _model(study: Study, analysis: Analysis, result: Result, rules: Rules, perso
             "parameters", "pass" if fits else "fail", words + ("" if fits else ": room to know them by heart"), "weights"
         )
     if not analysis.options.get("holdout"):
-        yield Finding(
-            "membership", "review", "membership: nobody was held out, so no site can try who is told apart", "weights"
-        )
-    elif not result.tables["weights"].rows:
-        yield Finding("membership", "review", "membership: the weights are too many to be shown to the sites", "weights")
+        yield Finding(MEMBERSHIP, "review", f"{MEMBERSHIP}: nobody was held out, so that no site can try it", "weights")
+    elif not tried:
+        yield Finding(MEMBERSHIP, "review", f"{MEMBERSHIP}: there is no whole model that a site could try", "weights")
     else:
-        yield Finding("membership", "pass", "membership: each site tries it on its own persons, and objects", "weights")
+        yield Finding(MEMBERSHIP, "pass", f"{MEMBERSHIP}: each site tries it on its own persons, and objects", "weights")
 
 
 def _curves(result: Result, rules: Rules) -> Iterator[Finding]:
@@ -220,7 +228,7 @@ def _together(
     large: Sequence[CountTable],
     before: Sequence[Count],
     rules: Rules,
-    objections: int | None,
+    objections: Objections | None,
 ) -> Iterator[Finding]:
     if study.privacy.differential_privacy is not None:
         yield Finding(
@@ -234,13 +242,15 @@ def _together(
     yield from _sites(objections)
 
 
-def _sites(objections: int | None) -> Iterator[Finding]:
+def _sites(objections: Objections | None) -> Iterator[Finding]:
     if objections is None:
         yield Finding("nk-rule, p-ratio", "fail", "sites: they have not been asked for objections")
-    elif objections:
-        yield Finding("nk-rule, p-ratio", "fail", f"sites: {objections} object", binding=True)
-    else:
-        yield Finding("nk-rule, p-ratio", "pass", "sites: none objects")
+        return
+    free = not objections.objecting and not objections.missing
+    yield Finding("nk-rule, p-ratio", "pass" if free else "fail", f"sites: {objections}", binding=not free)
+    for remark, sites in objections.remarks.items():
+        if sites:
+            yield Finding(remark, "review", f"{remark}: at {sites} of {objections.sites} sites; {REMARKED[remark]}")
 
 
 def _than(value: int, least: int) -> str:

@@ -6,6 +6,7 @@ the whole analysis one that only differential privacy, or the sites' own compari
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from fivefold.protocol.results import Result, ResultTable
 from fivefold.study import formula
 from fivefold.study.definition import Analysis, Study
 from fivefold.study.dictionary import Dictionary
+from fivefold.study.digest import SignedStudy, canonical_json
 
 LARGE = 5_000
 """Cells of a table beyond which it is judged as a whole."""
@@ -202,3 +204,16 @@ def _pairs(study: Study, analysis: Analysis, result: Result) -> dict[str, CountT
 
 def _floats(values: Any) -> Any:
     return np.array(list(values), dtype=np.float64)  # None becomes NaN
+
+
+def population(found: SignedStudy) -> str:
+    """A digest that is equal for studies of the same persons by the same words: sites, dictionary, cohort, derived
+    variables."""
+    study = found.study
+    said = {
+        "sites": sorted(s.public_key for s in study.sites),
+        "dictionary": [[v.name, v.type, list(v.levels), list(v.missing_codes)] for v in study.dictionary.variables.values()],
+        "cohort": [sorted(study.cohort.include), sorted(study.cohort.exclude)],
+        "derived": [[d.variable.name, d.expression] for d in study.derived],
+    }
+    return hashlib.sha256(canonical_json(said)).hexdigest()

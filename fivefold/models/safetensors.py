@@ -28,7 +28,17 @@ def dump(arrays: Mapping[str, Any], about: Mapping[str, str] | None = None) -> b
     from safetensors.numpy import save
 
     plain = {name: np.array(a, dtype=a.dtype, order="C") for name, a in arrays.items()}  # the library writes memory as it lies
-    return save(plain, metadata=dict(about) if about else None)
+    return _in_order(save(plain, metadata=dict(about))) if about else save(plain)
+
+
+def _in_order(data: bytes) -> bytes:
+    """The same file with its texts in order of their names: the library writes them in another order each time."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # arrays begin at a multiple of eight bytes
+    return len(text).to_bytes(8, "little") + text + data[end:]
 
 
 def load(data: bytes, shapes: Mapping[str, tuple[int, ...]] | None = None) -> dict[str, Any]:

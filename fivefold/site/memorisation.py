@@ -1,77 +1,76 @@
-"""Does a trained model tell whom it was trained on? Asked at each site, on its own members and its own hold-out.
+"""A site attacks a trained model with its own persons: those who were trained on, and those whom the study held out.
 
-Whoever has the model and somebody's record can compare its loss with what is usual: where members have smaller losses than
-others, the model tells who was among them (Yeom et al., "Privacy risk in machine learning", 2018). The site plays that attack
-on the persons of its training and on those whom the study held out, who are strangers to the model and otherwise like them.
-Only whether the site objects leaves, in the secure sum of all sites' objections.
+Before a release each site tries every model that would go out, and objects to one that tells its members apart
+(`site/release_ledger.py`): one more nought or one in the secure sum. The figures are for the custodian's eyes alone.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 
-from fivefold.algorithms.cohort import Floats
 from fivefold.algorithms.design import Scaling
 from fivefold.algorithms.training_loop import Frame
 from fivefold.algorithms.training_rows import Part, problem
 from fivefold.algorithms.training_spec import TrainingSpec
-from fivefold.algorithms.training_steps import by_person, losses
-from fivefold.models.model import Model as Network
-from fivefold.models.model import named
+from fivefold.algorithms.training_steps import losses
+from fivefold.disclosure.memorisation import FEWEST, Answers, Power, attacks, flags
+from fivefold.errors import ModelNotExported, NotApproved
+from fivefold.models import safetensors
+from fivefold.models.model import Model, Weights, named
 from fivefold.plugins import method
-from fivefold.protocol.results import Result
+from fivefold.protocol.objections import MEMBERSHIP, UNTESTED
 from fivefold.replay.cursor import setting_of
-from fivefold.study.definition import Analysis, Study
+from fivefold.site.folder import SiteFolder
+from fivefold.site.preparation import open_prepared
+from fivefold.study.digest import SignedStudy
 from fivefold.study.table import Table
-
-MOST = 0.6
-"""Of the area under the attack's ROC curve; 0.5 is chance."""
-SURE = 2.0
-"""Standard errors by which it has to lie above chance: few persons held out prove little."""
 
 
 @dataclass(frozen=True)
-class Model:
-    """A model as it would be released: its weights in order, and centre and scale by variable."""
+class Attacked:
+    """What came of it, as rules and remarks of `protocol/objections.py`; and, for the custodian alone, the power of each attack
+    and the persons tried."""
 
-    weights: tuple[float, ...]
-    scaling: tuple[tuple[str, float, float], ...]
-
-
-def model_of(result: Result) -> Model | None:
-    """The model in a result; None where there is none, or where its tables do not list it whole."""
-    weights, scaling = result.tables.get("weights"), result.tables.get("scaling")
-    if weights is None or scaling is None or not weights.rows:
-        return None
-    values = [*weights.column("value"), *(v for row in scaling.rows for v in row[1:])]
-    if not all(isinstance(v, (int, float)) for v in values):
-        return None
-    rows = tuple((str(name), float(centre), float(scale)) for name, centre, scale in scaling.rows)  # type: ignore[arg-type]
-    return Model(tuple(float(v) for v in weights.column("value")), rows)  # type: ignore[arg-type]
+    analysis: str
+    rules: tuple[str, ...]
+    powers: tuple[Power, ...]
+    members: int
+    others: int
 
 
-def power(study: Study, analysis: Analysis, model: Model, table: Table) -> tuple[float, float] | None:
-    """The attack's area under the ROC curve on this site's rows, and its standard error where it is blind (Mann and Whitney,
-    1947). None where the site cannot tell: nobody was held out, or a part of the model stayed at the sites."""
-    spec = method(analysis.method).parse(analysis, setting_of(study))
-    if not isinstance(spec, TrainingSpec) or not spec.holdout or spec.personal or spec.width != len(model.weights):
-        return None
-    built, members, others = parts(spec, model.scaling, table)
-    weights = named(np.array(model.weights), built.shapes)
+def attack(site: SiteFolder, found: SignedStudy, model: bytes, *, now: datetime | None = None) -> Attacked:
+    """Attack the model in a file (safetensors, as `fivefold model export` writes it).
 
-    def of(rows: Part) -> Floats:
-        if not len(rows):
-            return np.zeros(0)
-        return by_person(rows, losses(built.spec.task, built.predict(weights, rows.x), rows.y))[0]
+    Raises `ModelNotExported` for a file that is no model of this study, `NotApproved` where the custodian approved not the
+    study, or not the analysis, `SnapshotProblem`.
+    """
+    spec, weights, scaled = _read(found, model)
+    analysis = next(a for a in found.study.analyses if a.name == spec.name)
+    approval = site.approval(found.digest, now or datetime.now(UTC), study=found.study)
+    if analysis.name not in approval.analyses:
+        raise NotApproved("the custodian did not approve this analysis", rule="analysis_not_approved")
+    approval.allow_code(analysis)
+    scaling = [(n, *pair) for n, pair in scaled.items()]
+    network, trained, kept = parts(spec, scaling, open_prepared(site, found.study, found.digest).table)
+    inside, outside = _answers(network, weights, trained), _answers(network, weights, kept)
+    classes, everybody = spec.task != "regression", inside if kept is trained else _together(inside, outside)
+    form = flags(everybody, classes=classes, threshold=found.study.privacy.minimum_persons)
+    if not spec.holdout:
+        return Attacked(spec.name, (UNTESTED, *form), (), len(inside), 0)
+    if min(len(inside), len(outside)) < FEWEST:
+        return Attacked(spec.name, (UNTESTED, *form), (), len(inside), len(outside))
+    powers = attacks(inside, outside, classes=classes, seed=spec.setting.seed)
+    told_apart = (MEMBERSHIP,) if any(p.succeeds for p in powers) else ()
+    return Attacked(spec.name, (*told_apart, *form), powers, len(inside), len(outside))
 
-    return attack(of(members), of(others))
 
-
-def parts(spec: TrainingSpec, scaling: Sequence[tuple[str, float, float]], table: Table) -> tuple[Network, Part, Part]:
+def parts(spec: TrainingSpec, scaling: Sequence[tuple[str, float, float]], table: Table) -> tuple[Model, Part, Part]:
     """The model of a training, the rows that it was trained on at this site, and those held out."""
     scaled = {name: (centre, scale) for name, centre, scale in scaling}
     pairs = [scaled[n] for n in spec.design.numbers]
@@ -80,17 +79,47 @@ def parts(spec: TrainingSpec, scaling: Sequence[tuple[str, float, float]], table
     return problem(table, Frame(spec, None, 0, 0, constants, unit).fit)
 
 
-def attack(members: Floats, others: Floats) -> tuple[float, float] | None:
-    """How often a member's loss is below that of somebody who is none, ties counted half, and the standard error of chance."""
-    m, n = len(members), len(others)
-    if not m or not n:
-        return None
-    ordered = np.sort(others)
-    above = n - np.searchsorted(ordered, members, side="right")
-    ties = np.searchsorted(ordered, members, side="right") - np.searchsorted(ordered, members, side="left")
-    return float((above + ties / 2).sum() / (m * n)), math.sqrt((m + n + 1) / (12 * m * n))
+def _read(found: SignedStudy, model: bytes) -> tuple[TrainingSpec, Weights, Mapping[str, tuple[float, float]]]:
+    """The spec of the analysis that a file says it is of, its weights, and centre and scale by variable."""
+    try:
+        about = safetensors.about(model)
+        if about.get("study") != found.digest or "scaling" not in about:
+            raise ModelNotExported("the file holds no model of this study", help="Take one that `fivefold model export` wrote.")
+        analysis = next((a for a in found.study.analyses if a.name == about.get("analysis")), None)
+        spec = method(analysis.method).parse(analysis, setting_of(found.study)) if analysis is not None else None
+        if not isinstance(spec, TrainingSpec) or spec.personal:
+            raise ModelNotExported("the file's analysis trains no whole model that a site could attack")
+        weights = safetensors.load(model, spec.shapes)
+        scaled = {str(n): (float(c), float(s)) for n, c, s in json.loads(about["scaling"])}
+        wanted = {*spec.design.numbers, *((spec.response,) if spec.task == "regression" else ())}
+        finite = all(np.isfinite(w).all() for w in weights.values()) and np.isfinite(list(scaled.values())).all()
+        if set(scaled) != wanted or not finite or any(s <= 0 for _, s in scaled.values()):
+            raise ValueError("scaling")
+    except (safetensors.Malformed, ValueError, TypeError, RecursionError) as error:
+        raise ModelNotExported(
+            "the file of the model is not whole", help="Write it again with `fivefold model export`."
+        ) from error
+    return spec, {n: np.asarray(weights[n], dtype=np.float64) for n in spec.shapes}, scaled  # in the order of their digest
 
 
-def remembers(found: tuple[float, float] | None) -> bool:
-    """Whether an attack of this power, beyond chance, is more than may be."""
-    return found is not None and found[0] > MOST and found[0] - SURE * found[1] > 0.5
+def _answers(model: Model, weights: Weights, rows: Part) -> Answers:
+    """What the model says of each person: the mean over the person's rows; the outcome is that of the last."""
+    if not len(rows):
+        return Answers(np.zeros((0, 1)), np.zeros(0), np.zeros(0))
+    predicted = np.asarray(model.predict(named(_flat(weights), model.shapes), rows.x), dtype=np.float64)
+    loss = losses(model.spec.task, predicted, rows.y)
+    _, who = np.unique(rows.person, return_inverse=True)
+    count = np.bincount(who)
+    mean = np.stack([np.bincount(who, weights=column) / count for column in predicted.T], axis=1)
+    outcome = np.zeros(len(count))
+    outcome[who] = rows.y
+    return Answers(mean, np.bincount(who, weights=loss) / count, outcome)
+
+
+def _together(one: Answers, two: Answers) -> Answers:
+    both = ((one.predicted, two.predicted), (one.loss, two.loss), (one.outcome, two.outcome))
+    return Answers(*(np.concatenate(pair) for pair in both)) if len(one) and len(two) else (one if len(one) else two)
+
+
+def _flat(weights: Weights) -> Any:
+    return np.concatenate([np.asarray(w, dtype=np.float64).reshape(-1) for w in weights.values()])

@@ -48,6 +48,7 @@ from fivefold.site.gathered import own_reply
 from fivefold.site.held_update import Held, members, smallest, taken
 from fivefold.site.kept_state import KeptState, State, computed
 from fivefold.site.preparation import prepare
+from fivefold.site.proposals import Proposals
 from fivefold.site.round_book import RoundBook
 from fivefold.site.secure_sum import Participant, Sum
 from fivefold.site.standing import Standing
@@ -106,6 +107,7 @@ class Node:
         self._key = folder.node_key()
         self._sessions: dict[str, Session] = {}
         self._meter = Meter(folder.state / "runs")
+        self._proposals = Proposals(folder, self._key, now)
 
     def answer(self, request: bytes) -> bytes:
         """A signed reply to any bytes at all: an answer, or a refusal: its code, rule and variable and nothing else."""
@@ -119,6 +121,8 @@ class Node:
         asked = NOWHERE
         try:
             asked = Envelope.decode(request)
+            if self._proposals.concern(asked):
+                return asked.place.run, self._proposals.answer(asked)
             trip = TRIPS.get(asked.kind)
             if trip is None or asked.sender != m.COORDINATOR:
                 raise MessageMalformed("there is no such trip")
@@ -136,6 +140,7 @@ class Node:
 
     def close(self) -> None:
         """Forget every run's secrets and let go of its files; what is on disk stays."""
+        self._proposals.close()
         while self._sessions:
             self._sessions.popitem()[1].close()
 

@@ -18,7 +18,7 @@ from fivefold.disclosure.dominance import may_dominate
 from fivefold.disclosure.tables import Condition, Count
 from fivefold.study.table import Table
 
-Reason = Literal["few_others", "dominance"]
+Reason = Literal["threshold", "dominance"]
 
 
 def own_count(table: Table, count: Count) -> int | None:
@@ -42,7 +42,7 @@ def objections(counts: Sequence[Count], own: Sequence[int | None], minimum: int,
         if mine is None:
             continue
         if count.low - mine >= 1 and count.high - mine < minimum:
-            found["few_others"] = found.get("few_others", 0) + 1
+            found["threshold"] = found.get("threshold", 0) + 1
         if dominance and bool(may_dominate(count.high, mine)) and mine < count.high:
             found["dominance"] = found.get("dominance", 0) + 1
     return found

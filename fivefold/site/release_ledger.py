@@ -3,7 +3,7 @@
 Two questions are asked before a release, and both are answered here, beside the rows. Do its counts, with those of every
 earlier release of the same persons, tell a few apart (`disclosure/differencing.py`)? And do its persons differ from those of
 an earlier release by fewer than the minimum? For the second the ledger keeps a keyed hash of each person in each release.
-What leaves is one bit, and not often: who may ask again and again could learn who is in it.
+What leaves is a bit a rule, in a sum over all sites, and not often: who may ask again and again could learn who is in it.
 
 The ledger is sealed on disk. A release that cannot be entered is a release that the site was not told of: it says so in its
 log.
@@ -12,25 +12,26 @@ log.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from fivefold.algorithms.cohort import in_subgroup
 from fivefold.disclosure.differencing import judge
 from fivefold.disclosure.tables import Count
-from fivefold.errors import DifferencingRefused
+from fivefold.errors import DifferencingRefused, ModelNotExported
 from fivefold.governance.output_counts import levels_of
 from fivefold.governance.recalls import Recall, read_recall, recallers
 from fivefold.protocol.encoding import decode, encode
+from fivefold.protocol.objections import REMARKS, RULES
 from fivefold.records.journal import Journal, read
 from fivefold.site import snapshot
 from fivefold.site.folder import SiteFolder
-from fivefold.site.memorisation import Model, power, remembers
+from fivefold.site.memorisation import attack
 from fivefold.site.objections import objections, own_count
 from fivefold.site.preparation import open_prepared, snapshot_path
 from fivefold.study.definition import Study
@@ -39,27 +40,30 @@ from fivefold.study.digest import SignedStudy
 PER_DAY = 20
 """Verdicts on different proposals that a site gives of one data asset within a day."""
 Rows = frozenset[bytes]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Proposed:
-    """What a site is shown: the counts of each analysis, the digest of the population that they are of, and each model."""
+    """What a site is shown: the counts of each analysis, the digest of the population that they are of, and each trained model
+    as a file (safetensors)."""
 
     counts: Mapping[str, Sequence[Count]]
     population: str
-    models: Mapping[str, Model] = field(default_factory=dict)
+    models: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def identity(self) -> str:
         plain = {name: [c.plain() for c in counts] for name, counts in self.counts.items()}
-        models = {name: (model.weights, model.scaling) for name, model in self.models.items()}
+        models = {name: hashlib.sha256(model).hexdigest() for name, model in self.models.items()}
         return hashlib.sha256(encode({"counts": plain, "population": self.population, "models": models})).hexdigest()
 
 
-def verdict(site: SiteFolder, found: SignedStudy, proposed: Proposed, *, now: datetime | None = None) -> bool:
-    """Whether this site objects to a release. The reasons stay in its own log. Raises `NotApproved` (the study is not approved,
-    or no longer), `SnapshotProblem`, `DifferencingRefused` where more was asked than a day allows."""
+def verdict(site: SiteFolder, found: SignedStudy, proposed: Proposed, *, now: datetime | None = None) -> tuple[str, ...]:
+    """By which rules this site objects to a release, and what it remarks of the models (`protocol/objections.py`).
+
+    Raises `NotApproved` (the study is not approved, or no longer), `SnapshotProblem`, `ModelNotExported` for a model that is
+    none of the study, `DifferencingRefused` where more was asked than a day allows.
+    """
     now = now or datetime.now(UTC)
     approval = site.approval(found.digest, now, study=found.study)
     ledger = _Ledger(site, now)
@@ -67,24 +71,15 @@ def verdict(site: SiteFolder, found: SignedStudy, proposed: Proposed, *, now: da
     if known is not None:
         return known
     ledger.enough()
-    reasons = _reasons(site, found, proposed, ledger, dominance=not approval.permits("site_totals"))
-    with site.act("release verdict", study=found.digest, proposal=proposed.identity, objects=bool(reasons), reasons=reasons):
-        ledger.write({"kind": "verdict", "proposal": proposed.identity, "objects": bool(reasons), "at": now.timestamp()})
-    return bool(reasons)
-
-
-def ask_once(site: SiteFolder, identity: str, now: datetime, played: Callable[[], T]) -> T:
-    """What `played` finds, where it was found before or the day's verdicts are not used up. Raises `DifferencingRefused`."""
-    ledger = _Ledger(site, now)
-    known = any(e["kind"] == "verdict" and e["proposal"] == identity for e in ledger.entries())
-    if not known:
-        ledger.enough()
-        ledger.write({"kind": "verdict", "proposal": identity, "objects": False, "at": now.timestamp()})
-    return played()
+    reasons = _reasons(site, found, proposed, ledger, now, dominance=not approval.permits("site_totals"))
+    objects = not set(RULES).isdisjoint(reasons)
+    with site.act("release verdict", study=found.digest, proposal=proposed.identity, objects=objects, reasons=reasons):
+        ledger.write({"kind": "verdict", "proposal": proposed.identity, "rules": reasons, "at": now.timestamp()})
+    return tuple(reasons)
 
 
 def record(site: SiteFolder, found: SignedStudy, proposed: Proposed, *, release: str, now: datetime | None = None) -> None:
-    """Enter a release: its counts, and who was in it. Every later proposal from this data asset is compared with it."""
+    """Enter a release, once: its counts, and who was in it. Every later proposal from this data asset is compared with it."""
     now = now or datetime.now(UTC)
     rows = rows_of(site, found.study, found.digest, proposed.counts)
     sets = [b"".join(sorted(r)) for r in dict.fromkeys(rows.values())]
@@ -97,8 +92,11 @@ def record(site: SiteFolder, found: SignedStudy, proposed: Proposed, *, release:
         "rows": sets,
         "at": now.timestamp(),
     }
+    ledger = _Ledger(site, now)
+    if any(e["kind"] == "release" and (e["release"], e["counts"]) == (release, entry["counts"]) for e in ledger.entries()):
+        return
     with site.act("release entered", study=found.digest, release=release):
-        _Ledger(site, now).write(entry)
+        ledger.write(entry)
 
 
 def recall(site: SiteFolder, found: SignedStudy, notice: bytes, *, now: datetime | None = None) -> Recall:
@@ -118,18 +116,6 @@ def recall(site: SiteFolder, found: SignedStudy, notice: bytes, *, now: datetime
     return said
 
 
-def given(site: SiteFolder, now: datetime, asked: str) -> bytes | None:
-    """The word under masks that this site gave when it was asked this before, if it was."""
-    said = (e["word"] for e in _Ledger(site, now).entries() if e["kind"] == "objection" and e["asked"] == asked)
-    return next((bytes(word) for word in said), None)
-
-
-def keep(site: SiteFolder, now: datetime, asked: str, word: bytes) -> None:
-    """Keep a word under masks, durable when this returns, before it is given."""
-    with site.act("objection", asked=asked):
-        _Ledger(site, now).write({"kind": "objection", "asked": asked, "word": word, "at": now.timestamp()})
-
-
 def rows_of(site: SiteFolder, study: Study, digest: str, analyses: Mapping[str, Any]) -> dict[str, Rows]:
     """Who is in each analysis at this site: the keyed hashes of the persons of its cohort or subgroup."""
     table = open_prepared(site, study, digest).table
@@ -143,23 +129,28 @@ def rows_of(site: SiteFolder, study: Study, digest: str, analyses: Mapping[str, 
     return out
 
 
-def _reasons(site: SiteFolder, found: SignedStudy, proposed: Proposed, ledger: _Ledger, *, dominance: bool) -> list[str]:
+def _reasons(
+    site: SiteFolder, found: SignedStudy, proposed: Proposed, ledger: _Ledger, now: datetime, *, dominance: bool
+) -> list[str]:
     study = found.study
     minimum = max(study.privacy.minimum_persons, site.policy().minimum_persons)
     table = open_prepared(site, study, found.digest).table
     counts = [c for some in proposed.counts.values() for c in some]
     reasons: list[str] = list(objections(counts, [own_count(table, c) for c in counts], minimum, dominance=dominance))
-    if not judge([*ledger.counts(proposed.population), *counts], levels_of(study), minimum).permitted:
-        reasons.append("differencing")
+    alone = not judge([*ledger.counts(proposed.population), *counts], levels_of(study), minimum).permitted
     earlier = ledger.row_sets()
-    for rows in rows_of(site, study, found.digest, proposed.counts).values():
-        if any(0 < len(rows ^ before) < minimum for before in earlier):
-            reasons.append("few_persons_differ")
-            break
-    analyses = {a.name: a for a in study.analyses}
-    if any(remembers(power(study, analyses[name], model, table)) for name, model in proposed.models.items()):
-        reasons.append("membership")
-    return reasons
+    sets = rows_of(site, study, found.digest, proposed.counts).values()
+    if alone or any(0 < len(rows ^ before) < minimum for rows in sets for before in earlier):
+        reasons.append("differencing")  # one verdict for both: which of them it is would tell more
+    said = {rule for name, model in proposed.models.items() for rule in _tried(site, found, name, model, now)}
+    return [*reasons, *(rule for rule in (*RULES, *REMARKS) if rule in said)]
+
+
+def _tried(site: SiteFolder, found: SignedStudy, analysis: str, model: bytes, now: datetime) -> tuple[str, ...]:
+    done = attack(site, found, model, now=now)
+    if done.analysis != analysis:
+        raise ModelNotExported("the file's model is of another analysis than the one that it is proposed for")
+    return done.rules
 
 
 class _Ledger:
@@ -176,14 +167,14 @@ class _Ledger:
     def entries(self) -> Iterator[Mapping[str, Any]]:
         return iter(self._entries)
 
-    def answered(self, proposal: str) -> bool | None:
+    def answered(self, proposal: str) -> tuple[str, ...] | None:
         """What was said of this very proposal, if nothing was released since."""
         said = None
         for entry in self._entries:
             if entry["kind"] == "release":
                 said = None
             elif entry["kind"] == "verdict" and entry["proposal"] == proposal:
-                said = bool(entry["objects"])
+                said = tuple(entry["rules"])
         return said
 
     def enough(self) -> None:

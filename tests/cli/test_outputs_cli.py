@@ -49,7 +49,7 @@ def test_request_checks_decisions_release(lung: Path, capsys: pytest.CaptureFixt
     assert outputs(lung, "decide", 1, "release", "--form", "rounded", key="first-checker") == 0
     assert outputs(lung, "release", 1, key="first-checker") == 59  # two are needed
     assert outputs(lung, "decide", 1, "release", "--form", "suppressed", key="second-checker") == 31
-    assert "5 object" in capsys.readouterr().err  # with five deaths in an interval, less its own, a site would know of few
+    assert "5 of 5 sites object" in capsys.readouterr().err  # five deaths in an interval, less its own: few others
     assert outputs(lung, "decide", 1, "release", "--form", "rounded", key="second-checker") == 0
     capsys.readouterr()
     assert outputs(lung, "list", "--json") == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fivefold.disclosure.memorisation import Answers, attacks, flags, worst_case
+from fivefold.disclosure.memorisation import Answers, Power, attacks, flags, worst_case
 
 R = np.random.default_rng(4)
 
@@ -54,7 +54,15 @@ def test_area_and_interval_are_those_of_the_definition() -> None:
 
 def test_too_few_persons_say_nothing() -> None:
     some, few = R.uniform(size=100), R.uniform(size=19)
-    assert attacks(answers(some, some > 0.5), answers(few, few > 0.5), classes=True) == ()
+    assert [x.attack for x in attacks(answers(some, some > 0.5), answers(few, few > 0.5), classes=True)] == ["loss"]
+    assert attacks(answers(some, some > 0.5), answers(few[:9], few[:9] > 0.5), classes=True) == ()
+
+
+def test_an_attack_succeeds_surely_above_one_mark_or_above_another_and_chance() -> None:
+    assert Power("loss", 0.58, 0.56, 0.6).succeeds
+    assert Power("loss", 0.7, 0.51, 0.9).succeeds
+    assert not Power("loss", 0.7, 0.49, 0.9).succeeds  # few persons held out prove little
+    assert not Power("loss", 0.58, 0.54, 0.62).succeeds
 
 
 @pytest.mark.parametrize(

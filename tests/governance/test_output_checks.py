@@ -17,6 +17,7 @@ from fivefold.disclosure.tables import Count
 from fivefold.governance.output_checks import NEEDS_NOISE, propose
 from fivefold.governance.output_counts import cell_of, told
 from fivefold.governance.output_forms import absent, intervals, numbers_in, shaped
+from fivefold.protocol.objections import Objections
 from fivefold.protocol.results import Figure, Result, ResultTable
 from fivefold.results.tables import csv_of
 from fivefold.study.definition import (
@@ -40,6 +41,7 @@ TIME = Variable("time", "Time", "integer", "day", 0, 1000)
 AGE = Variable("age", "Age", "number", "year", 0, 120)
 DICTIONARY = Dictionary("d", "1", {v.name: v for v in (SEX, STAGE, DIED, TIME, AGE)})
 SITES = ("alder", "birch", "cedar")
+NONE = Objections(5)
 
 
 def study_of(*analyses: Analysis, **privacy: Any) -> Study:
@@ -73,7 +75,7 @@ def statuses(made: Any, rule: str) -> set[str]:
 def test_suppressed_is_not_zero() -> None:
     study = study_of(DESCRIBED)
     result = description((30, 2, 0, 40, 35, 0), 107)
-    made = propose(study, {"description": result}, "suppressed", objections=0)
+    made = propose(study, {"description": result}, "suppressed", objections=NONE)
     table = made.results["description"].tables["sex_by_stage"]
     persons = table.column("persons")
     assert persons[1] is None
@@ -88,7 +90,7 @@ def test_suppressed_is_not_zero() -> None:
 
 
 def test_what_is_shown_as_it_is_fails_with_the_cells() -> None:
-    made = propose(study_of(DESCRIBED), {"description": description((30, 2, 25, 40, 35, 9), 141)}, "as_is", objections=0)
+    made = propose(study_of(DESCRIBED), {"description": description((30, 2, 25, 40, 35, 9), 141)}, "as_is", objections=NONE)
     assert made.report.status == "fail"
     value = acro(made.report, "fivefold 1", "2026-11-24T12:00:00")
     (output,) = value["results"].values()
@@ -112,19 +114,19 @@ def test_what_is_shown_as_it_is_fails_with_the_cells() -> None:
 
 def test_a_class_that_all_have_is_named_and_hidden() -> None:
     result = description((0, 30, 0, 40, 35, 20), 125)  # all men are in stage two
-    assert statuses(propose(study_of(DESCRIBED), {"description": result}, "as_is", objections=0), "all-values-are-same") == {
+    assert statuses(propose(study_of(DESCRIBED), {"description": result}, "as_is", objections=NONE), "all-values-are-same") == {
         "fail"
     }
-    made = propose(study_of(DESCRIBED), {"description": result}, "suppressed", objections=0)
+    made = propose(study_of(DESCRIBED), {"description": result}, "suppressed", objections=NONE)
     assert statuses(made, "all-values-are-same") == set()
     assert made.results["description"].tables["sex_by_stage"].column("persons")[1] is None
 
 
 def test_too_few_sites_and_objections() -> None:
     result = replace(description((30, 20, 25, 40, 35, 9), 159), sites=("alder", "birch"))
-    made = propose(study_of(DESCRIBED), {"description": result}, "as_is", objections=2)
+    made = propose(study_of(DESCRIBED), {"description": result}, "as_is", objections=Objections(5, 2, {"threshold": 2}))
     assert statuses(made, "sites") == {"fail"}
-    assert [f.words for f in made.report.binding] == ["sites: 2 object"]
+    assert [f.words for f in made.report.binding] == ["sites: 2 of 5 sites object (threshold)"]
     asked_nobody = propose(study_of(DESCRIBED), {"description": result}, "as_is")
     assert not asked_nobody.report.binding
     assert statuses(asked_nobody, "nk-rule, p-ratio") == {"fail"}  # no simple release; an exception has a written reason
@@ -132,7 +134,7 @@ def test_too_few_sites_and_objections() -> None:
 
 def test_other_cohorts_need_differential_privacy_and_the_report_says_so() -> None:
     part = replace(DESCRIBED, subgroup="age > 64.5")
-    made = propose(study_of(part), {"description": description((30, 20, 25, 40, 35, 9), 159)}, "as_is", objections=0)
+    made = propose(study_of(part), {"description": description((30, 20, 25, 40, 35, 9), 159)}, "as_is", objections=NONE)
     assert "fail" in statuses(made, "differencing")
     assert any(NEEDS_NOISE in f.words for f in made.report.outputs[0].findings)
 
@@ -151,11 +153,11 @@ def test_a_subgroup_beside_its_whole_tells_the_few_who_are_not_in_it() -> None:
     facts = {"missing_stage": 0, "missing_sex": 0}
     whole = Result("statistics", {}, {"persons": 100, "rows": 100} | facts, SITES)
     men = Result("statistics", {}, {"persons": 97, "rows": 97, "missing_stage": 0}, SITES)
-    made = propose(study_of(one, two), {"all": whole, "men": men}, "as_is", objections=0)
+    made = propose(study_of(one, two), {"all": whole, "men": men}, "as_is", objections=NONE)
     assert "fail" in statuses(made, "differencing")
-    assert propose(study_of(one, two), {"all": whole}, "as_is", objections=0).report.status == "pass"
+    assert propose(study_of(one, two), {"all": whole}, "as_is", objections=NONE).report.status == "pass"
     before = (Count.of({}, 100),)
-    assert propose(study_of(one, two), {"men": men}, "as_is", objections=0, before=before).report.binding
+    assert propose(study_of(one, two), {"men": men}, "as_is", objections=NONE, before=before).report.binding
 
 
 def test_few_missing_values_are_not_told_by_a_difference() -> None:
@@ -163,7 +165,7 @@ def test_few_missing_values_are_not_told_by_a_difference() -> None:
     columns = ("variable", "unit", "persons", "n", "missing", "mean", "variance", "standard_deviation")
     table = ResultTable("Numbers", columns, (("age", "year", 98, 98, 2, 61.234567, 81.7654321, 9.04242),))
     result = Result("statistics", {"numbers": table}, {"persons": 100, "rows": 100, "missing_age": 2}, SITES)
-    made = propose(study_of(numbers), {"numbers": result}, "suppressed", objections=0)
+    made = propose(study_of(numbers), {"numbers": result}, "suppressed", objections=NONE)
     row = dict(zip(columns, made.results["numbers"].tables["numbers"].rows[0], strict=True))
     assert (row["persons"], row["n"], row["missing"]) == (None, None, None)
     assert row["mean"] == 61.23  # more digits would tell the number of persons as a fraction's denominator
@@ -188,7 +190,7 @@ def test_a_fit_with_too_many_parameters() -> None:
     fit = Analysis("fit", "glm", formula="age ~ sex + stage")
     table = ResultTable("Coefficients", ("term", "estimate"), tuple((f"x{i}", 0.1) for i in range(8)))
     result = Result("glm", {"coefficients": table}, {"persons": 17, "rows": 17}, SITES)
-    made = propose(study_of(fit), {"fit": result}, "as_is", objections=0)
+    made = propose(study_of(fit), {"fit": result}, "as_is", objections=NONE)
     assert statuses(made, "dof") == {"fail"}
     assert statuses(made, "parameters") == {"fail"}
 
@@ -209,11 +211,12 @@ def test_a_model_with_room_for_its_persons_is_no_simple_release(
     rows = [("layer1", str(i), float(i)) for i in range(99)]
     tables = {"weights": ResultTable.of("Weights", ("layer", "index", "value"), rows)}
     result = Result("fedavg", tables, {"persons": persons, "weights": 99}, SITES)
-    made = propose(study_of(fit, differential_privacy=private), {"fit": result}, "as_is", objections=0)
+    study = study_of(fit, differential_privacy=private)
+    made = propose(study, {"fit": result}, "as_is", objections=NONE, models={"fit": b"a file"})
     assert statuses(made, "parameters") == {room}
     assert statuses(made, "membership") == {tried}
     wide = replace(result, tables={"weights": replace(tables["weights"], rows=())})
-    made = propose(study_of(fit, differential_privacy=private), {"fit": wide}, "as_is", objections=0)
+    made = propose(study, {"fit": wide}, "as_is", objections=NONE)  # no file of it
     assert statuses(made, "membership") == {"review"}
 
 
@@ -246,9 +249,9 @@ def test_no_time_of_a_single_death_is_left() -> None:
     deaths = [(float(t), 1, int(t % 3 == 0)) for t in range(7, 207, 2)]
     result = survived(deaths, 160)
     study = study_of(SURVIVAL)
-    assert statuses(propose(study, {"survival": result}, "as_is", objections=0), "event-times") == {"fail"}
+    assert statuses(propose(study, {"survival": result}, "as_is", objections=NONE), "event-times") == {"fail"}
     for form in ("suppressed", "rounded"):
-        made = propose(study, {"survival": result}, form, objections=0)  # type: ignore[arg-type]
+        made = propose(study, {"survival": result}, form, objections=NONE)  # type: ignore[arg-type]
         shown = made.results["survival"]
         rows = [r for r in shown.tables["curves"].rows if r[2] is not None]
         assert len(rows) > 3

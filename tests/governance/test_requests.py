@@ -32,7 +32,7 @@ from fivefold.site.node import Node
 from fivefold.site.preparation import open_prepared, prepare
 from fivefold.study.definition import Analysis, OutputChecker, Outputs
 from fivefold.study.digest import load_signed
-from tests.governance.test_output_checks import DESCRIBED, SURVIVAL, description, statuses, study_of, survived
+from tests.governance.test_output_checks import DESCRIBED, NONE, SURVIVAL, description, statuses, study_of, survived
 from tests.site.conftest import consortium, now
 
 __all__ = ["consortium", "now"]
@@ -169,7 +169,7 @@ def test_phems_review_before_results_leave_and_at_the_site(tmp_path: Path, own: 
     )
     mine = {"basel": [safe_outputs.Checker("site", "basel", public["site"], "basel")]} if own else {}
     checkers = safe_outputs.checkers_of(study, mine)
-    made = propose(study, {"description": description((30, 12, 20, 40, 35, 25), 162)}, "as_is", objections=0)
+    made = propose(study, {"description": description((30, 12, 20, 40, 35, 25), 162)}, "as_is", objections=NONE)
     safe_outputs.ask(tmp_path, study, private["lead"], analyses=["description"], what="", purpose="a paper")
 
     def word(who: str, choice: str = "release", reason: str = "") -> None:
@@ -230,6 +230,6 @@ def test_vantage6_1182_a_node_has_an_audit_log(consortium: Any, now: datetime) -
 def test_acro_299_survival_outputs() -> None:
     deaths = [(float(t), 1, 0) for t in range(7, 207, 2)]
     result, study = survived(deaths, 160), study_of(SURVIVAL)
-    assert statuses(propose(study, {"survival": result}, "as_is", objections=0), "event-times") == {"fail"}
-    made = propose(study, {"survival": result}, "rounded", objections=0)
+    assert statuses(propose(study, {"survival": result}, "as_is", objections=NONE), "event-times") == {"fail"}
+    made = propose(study, {"survival": result}, "rounded", objections=NONE)
     assert all(row[3] >= 5 for row in made.results["survival"].tables["curves"].rows if row[2] is not None)

@@ -69,6 +69,28 @@ def test_the_result_is_that_of_the_in_process_engine(flower: Deployment) -> None
         assert any(e.event == "answering" and e.facts["network"] != "" for e in log_of(flower, site))
 
 
+def test_sites_judge_a_release_and_enter_it_over_the_superlink(flower: Deployment) -> None:
+    """No site folder is at hand: what sites say is one secure sum, and all enter the release before it is out."""
+    out, run = flower.consortium, flower.consortium / "elsewhere" / "runs" / "over"
+    shutil.copytree(out / "over", run)
+
+    def outputs(verb: str, *words: object, key: str) -> subprocess.CompletedProcess[str]:
+        return fivefold("outputs", verb, run, *words, "--key", out / f"{key}.key")
+
+    assert outputs("request", "--purpose", "a paper", key="lead").returncode == 0
+    there = ("--form", "rounded", "--coordinator", flower.coordinator.path)
+    assert "they have not been asked" in outputs("check", 1, "--form", "rounded", key="first-checker").stdout
+    assert "none of 5 sites objects" in outputs("check", 1, *there, key="first-checker").stdout
+    for who in ("first-checker", "second-checker"):
+        decided = outputs("decide", 1, "release", *there, key=who)
+        assert decided.returncode == 0, decided.stderr
+    released = outputs("release", 1, *there[2:], key="first-checker")
+    assert released.returncode == 0, released.stderr
+    for site in INSTITUTIONS:
+        assert [e.event for e in log_of(flower, site)].count("release verdict") == 1  # said once, and again as it was
+        assert [e.event for e in log_of(flower, site)].count("release entered") == 1
+
+
 def test_a_coordinator_killed_in_a_run_resumes_over_another_flower_run(flower: Deployment) -> None:
     out = flower.consortium
     over = ("--engine", "flower", "--coordinator", flower.coordinator.path)

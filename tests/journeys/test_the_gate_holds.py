@@ -283,9 +283,9 @@ def test_a_differencing_pair_is_requested(them: Them, capsys: pytest.CaptureFixt
             assert outputs("decide", "1", "release", "--form", "rounded", key="second") == 0
             assert outputs("release", "1", key="first") == 0
     assert outputs("decide", "2", "release", "--form", "rounded", key="first") == 31
-    assert "5 object" in capsys.readouterr().err
+    assert "5 of 5 sites object" in capsys.readouterr().err
     for name in SITES:
-        assert "few_persons_differ" in them.log(name, "release verdict")[-1]["reasons"]
+        assert "differencing" in them.log(name, "release verdict")[-1]["reasons"]
         assert len(them.log(name, "release entered")) == 1
     assert them.log("runs/a", "output decision")[-1]["refused"] == "output_binding"
     assert set(them.states().values()) == {"released"}

@@ -142,7 +142,7 @@ def test_a_checker_whose_training_lapsed_lets_nothing_go(people: Cast) -> None:
 
     people.approve()
     prepare(people.site, people.signed.study, people.signed.digest, when=people.now)
-    assert verdict(people.site, people.signed, Proposed({}, "all"), now=people.now) is False
+    assert verdict(people.site, people.signed, Proposed({}, "all"), now=people.now) == ()
     later = datetime(2027, 1, 1, 12, tzinfo=UTC)
     refused("people.training", verdict, people.site, people.signed, Proposed({}, "all"), now=later)
 
