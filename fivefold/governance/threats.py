@@ -194,7 +194,7 @@ def membership_inference(it: Choices) -> Threat:
     )
     if it.trained:
         gap = f"the models of {', '.join(it.trained)} are exact: those that learn by heart tell their members by a small loss"
-        covered += ("sites attack each model that held persons out before it goes: `fivefold outputs attack`",)
+        covered += ("each site attacks a model that held persons out before it goes, and may object: `fivefold outputs check`",)
     else:
         gap = "exact tables and estimates over small groups move with one person, and a reader may know all others"
     return Threat("membership inference", who, covered, (gap,), (_noise(it),))
