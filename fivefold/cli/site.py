@@ -12,7 +12,7 @@ import typer
 from fivefold.cli.site_attack import attack
 from fivefold.cli.site_budget import budget
 from fivefold.cli.site_life import close, counter, life, recall, refuse, review
-from fivefold.cli.site_page import print_report, print_study
+from fivefold.cli.site_page import plain, print_report, print_study
 from fivefold.cli.site_people import app as people_commands
 from fivefold.cli.site_start import app as site_app
 from fivefold.cli.site_start import connection, start
@@ -223,14 +223,15 @@ def approve(
     here = _opened(site)
     with here.act("approval asked") as log:
         signed = _signed(study)
-        reviewed(here, signed, found_beside(study, signed))
+        proposal = found_beside(study, signed)
+        reviewed(here, signed, proposal)
         decision = approvals.decision(here.path, signed.study, datetime.now(UTC)).enforce()
-        print_study(signed)
+        print_study(signed, proposal)
         typer.echo(f"policy    {decision.sentence}")
         for line in approvals.code_changes(here.path, signed.study, signed.digest):
             typer.echo(f"code      {line}, since the last approval")
         for line in difference(here, signed.study, signed.digest):
-            typer.echo("  " + "".join(c if c.isprintable() or c == "\t" else f"\\u{ord(c):04x}" for c in line))
+            typer.echo("  " + plain(line))
         if not yes:
             typer.confirm("Approve?", abort=True)
         log.write("approval", study=signed.digest, title=signed.study.title)

@@ -4,48 +4,34 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 if TYPE_CHECKING:
     from fivefold.study.digest import SignedStudy
 
 
-def print_study(signed: SignedStudy) -> None:
-    """All that a custodian approves; the code of models whole, with its control characters escaped."""
-    from rich.markup import escape
-
-    from fivefold.auth.keys import fingerprint
+def print_study(signed: SignedStudy, proposal: bytes = b"") -> None:
+    """All that a custodian approves: the study, page for page, the code of its models whole, and where the lead's `proposal`
+    tells other threats than this installation does."""
+    from fivefold.cli.study_page import page
+    from fivefold.governance.proposals import read_proposal, told_otherwise
     from fivefold.study.model_code import codes
 
     study = signed.study
-    out = _console()
-    out.print(f"[bold]{escape(study.title)}[/]\n{escape(study.question)}", highlight=False, soft_wrap=True)
-    lead = fingerprint(bytes.fromhex(study.lead.public_key))
-    out.print(
-        f"lead      {escape(study.lead.name)}, {escape(study.lead.organisation)}  key {lead}", highlight=False, soft_wrap=True
-    )
-    out.print(f"digest    {signed.digest}", highlight=False, soft_wrap=True)
-    out.print(
-        f"purpose   {escape(study.agreements.purpose)}; ethics {escape(study.agreements.ethics)}",
-        highlight=False,
-        soft_wrap=True,
-    )
-    out.print(
-        f"expires   {study.agreements.expires}; sites {escape(', '.join(s.name for s in study.sites))}",
-        highlight=False,
-        soft_wrap=True,
-    )
-    for analysis in study.analyses:
-        out.print(
-            f"analysis  {escape(analysis.name)}: {escape(analysis.method)} {escape(analysis.formula)}",
-            highlight=False,
-            soft_wrap=True,
-        )
+    lines = page(study, signed.digest).splitlines()
     for digest, source in codes(study.analyses).items():
-        out.print(f"code      SHA-256 {digest}; it would run on this site's rows, confined:", highlight=False, soft_wrap=True)
-        for number, line in enumerate(source.splitlines(), 1):
-            shown = "".join(c if c.isprintable() or c == "\t" else f"\\u{ord(c):04x}" for c in line)
-            out.print(f"  {number:4} │ {escape(shown)}", highlight=False, soft_wrap=True)
-    for name, why in study.variables.items():
-        out.print(f"variable  {escape(name)}: {escape(why)}", highlight=False, soft_wrap=True)
+        lines.append(f"code      SHA-256 {digest}; it would run on this site's rows, confined:")
+        lines += [f"  {number:4} │ {line}" for number, line in enumerate(source.splitlines(), 1)]
+    if proposal:
+        said = read_proposal(proposal, study, signed.digest)
+        lines += [f"threats   {line}" for line in told_otherwise(said, study)]
+    for line in lines:
+        typer.echo(plain(line))
+
+
+def plain(text: str) -> str:
+    """A line of somebody else's text with every control character escaped: a terminal obeys none of them."""
+    return "".join(c if c.isprintable() or c == "\t" else f"\\u{ord(c):04x}" for c in text)
 
 
 def print_report(report: Any) -> None:

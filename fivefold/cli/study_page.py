@@ -45,10 +45,8 @@ def page(study: Study, digest: str) -> str:
     out += _section("What protects the persons", promise_lines(study))
     out += _section("What threatens them", _threats(study))
     out += _section("What is to come out", [*study.outputs.planned, f"licence {study.outputs.licence}"])
-    agreed = study.agreements
-    out += _section(
-        "Under which agreements", [f"ethics: {agreed.ethics}", f"purpose: {agreed.purpose}", f"last day: {agreed.expires}"]
-    )
+    out += _section("Who lets it out", _checkers(study))
+    out += _section("Under which agreements", _agreements(study))
     out += _section("Dictionary", [f"{study.dictionary.name}, version {study.dictionary.version}"])
     return "\n".join([*out, f"digest {digest}"])
 
@@ -89,6 +87,22 @@ def _threats(study: Study) -> list[str]:
     from fivefold.governance.threats import threats
 
     return [f"{t.name}: {t.status}" + (f" ({'; '.join(t.open)})" if t.open else "") for t in threats(study)]
+
+
+def _checkers(study: Study) -> list[str]:
+    """Whom a site's approval accepts as output checkers."""
+    it = study.outputs
+    if not it.checkers:
+        return ["The study names no output checker; a site can name one of its own."]
+    named = _columns((c.name, c.organisation, f"key {_key(c.public_key)}") for c in it.checkers)
+    return [f"{it.checks} of these {len(it.checkers)}, and whom a site adds:", *named]
+
+
+def _agreements(study: Study) -> list[str]:
+    it = study.agreements
+    more = [("public benefit", it.public_benefit), ("data-sharing agreement, SHA-256", it.data_sharing)]
+    said = [("ethics", it.ethics), ("purpose", it.purpose), *(m for m in more if m[1]), ("last day", it.expires)]
+    return [f"{what}: {text}" for what, text in said]
 
 
 def _noise(study: Study) -> str:

@@ -12,10 +12,12 @@ from typing import Literal
 
 import fivefold
 from fivefold.auth.keys import public_of
+from fivefold.coordinator.life import PROPOSAL
 from fivefold.coordinator.release_crate import Source, journal_of, source_of, times_of
 from fivefold.coordinator.run_record import STUDY_FILE, VARIATIONS
 from fivefold.errors import CrateInvalid, OutputHeld
 from fivefold.governance.evidence import read_evidence
+from fivefold.governance.proposals import read_proposal
 from fivefold.governance.threats import as_json as threats_of
 from fivefold.records import audit, sealed_journal
 from fivefold.records.bag import make_bag
@@ -77,6 +79,11 @@ def build(
             package.others[f"{VARIATIONS}/{path.name}"] = "A variation within the envelope, signed by the lead"
         _put(partial / THREATS, json.dumps(threats_of(found.study), indent=1, ensure_ascii=False).encode())
         package.others[THREATS] = "Threat by threat, which protection of the study covers it, and what is left open"
+        if (run / PROPOSAL).exists():
+            raw = (run / PROPOSAL).read_bytes()
+            read_proposal(raw, found.study, found.digest)
+            _put(partial / PROPOSAL, raw)
+            package.others[PROPOSAL] = "The lead's signed proposal: which version, why, and the table of threats as it was then"
         if journal != "none":
             if journal == "open" and source.disclosure.status == "completed":
                 raise OutputHeld(

@@ -301,7 +301,14 @@ def table(study: Study) -> ResultTable:
 def as_json(study: Study) -> list[dict[str, Any]]:
     """Plain values, one threat each."""
     return [
-        {"threat": t.name, "who": t.who, "status": t.status, "covered": t.covered, "open": t.open, "change": t.change}
+        {
+            "threat": t.name,
+            "who": t.who,
+            "status": t.status,
+            "covered": list(t.covered),
+            "open": list(t.open),
+            "change": list(t.change),
+        }
         for t in threats(study)
     ]
 

@@ -12,7 +12,10 @@ import pytest
 from examples import prepare
 from fivefold.cli.main import run
 from fivefold.coordinator.package_check import check, evidence_in
+from fivefold.governance.proposals import read_proposal
+from fivefold.governance.threats import as_json
 from fivefold.records.bag import bag_faults, unzip_bag
+from fivefold.study.digest import load_signed
 from tests.environments import environment
 
 ROOT = Path(__file__).parents[2]
@@ -66,6 +69,14 @@ def test_it_tells_no_path_no_key_and_no_aggregate(package: Path, consortium: Pat
     assert not list(package.rglob("*.journal"))
     assert not list(package.rglob("*.key"))
     assert (package / "data" / "journal" / "aggregates.sealed").is_file()
+
+
+def test_it_holds_the_proposal_and_its_table_of_threats(package: Path) -> None:
+    found = load_signed(package / "data" / "run" / "study.signed.json")
+    table = json.loads((package / "data" / "threats.json").read_text("utf-8"))
+    said = read_proposal((package / "data" / "proposal.json").read_bytes(), found.study, found.digest)
+    assert said.threats == {t["threat"]: t["status"] for t in table}
+    assert table == as_json(found.study)
 
 
 def test_data_are_committed_by_a_keyed_digest_that_differs_between_sites(package: Path) -> None:

@@ -18,6 +18,7 @@ from fivefold.governance import approvals, method_code, statements
 from fivefold.governance.answers import Wanted, read_counter
 from fivefold.governance.evidence import read_evidence
 from fivefold.governance.proposals import propose, read_proposal
+from fivefold.governance.threats import threats
 from fivefold.records.audit import entries
 from fivefold.site import approved_code, life
 from fivefold.site.evidence import evidence_of
@@ -117,6 +118,33 @@ def test_a_proposal_is_the_leads_own(consortium: Any, now: datetime) -> None:
     ):  # fmt: skip
         with pytest.raises(StatementInvalid):
             read_proposal(text, study, digest)
+
+
+def test_the_table_of_threats_is_part_of_the_proposal(
+    consortium: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who approves sees it, and sees where the lead's own table says otherwise."""
+    signed, study = of(consortium), tmp_path / "s.signed.json"
+    study.write_bytes(signed.to_bytes())
+    raw = propose(signed, consortium.lead)
+    said = read_proposal(raw, signed.study, signed.digest)
+    assert said.threats == {t.name: t.status for t in threats(signed.study)}
+    assert set(said.threats.values()) == {"covered", "in part"}
+    told = json.loads(raw)["facts"]
+    membership = next(t for t in told["threats"] if t["threat"] == "membership inference")
+    membership |= {"status": "covered", "open": []}
+    told["threats"] = [t for t in told["threats"] if t["threat"] != "poisoning"]
+    for facts, lines in ((json.loads(raw)["facts"], []), (told, [
+        "threats   membership inference: in part by this installation, covered as proposed",
+        "threats   poisoning: in part by this installation, not looked at as proposed",
+    ])):  # fmt: skip
+        (tmp_path / "s.proposal.json").write_bytes(statements.signed("proposal", facts, consortium.lead))
+        assert call(["site", "approve", str(study), "--yes", "--site", str(consortium.site.path)]) == 0
+        shown = capsys.readouterr().out.splitlines()
+        assert [line for line in shown if line.startswith("threats ")] == lines
+        assert "  include: age >= 18" in shown
+        assert any(line.startswith("  membership inference: in part (exact tables") for line in shown)
+        assert "Who lets it out" in shown
 
 
 def test_a_counter_proposal_is_signed_by_custodian_and_node(consortium: Any, now: datetime) -> None:
