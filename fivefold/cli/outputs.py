@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -12,7 +13,8 @@ import typer
 if TYPE_CHECKING:
     from fivefold.governance.output_checks import Proposal
     from fivefold.governance.output_forms import Form
-    from fivefold.governance.safe_outputs import Choice, Standing
+    from fivefold.governance.safe_outputs import Choice, Request, Standing
+    from fivefold.protocol.results import Scalar
 
 app = typer.Typer(help="Ask for outputs, check them, release them.", no_args_is_help=True, add_completion=False)
 
@@ -138,7 +140,8 @@ def check(
         at = datetime.now(UTC).isoformat(timespec="seconds")
         typer.echo(json.dumps(acro(made.report, "fivefold 1", at), ensure_ascii=False))
         return
-    _print_report(made, digest)
+    asked = next(s.request for s in airlock.queue(it) if s.request.number == number)
+    _print_report(asked, made, digest, {n: held.results[n].facts.get("persons") for n in made.results})
 
 
 @app.command()
@@ -240,19 +243,23 @@ def recall(
     typer.echo("  What is out stays known: whoever has it is to be told. It still counts in every later check for differences.")
 
 
-def _print_report(made: Proposal, digest: str) -> None:
+def _print_report(asked: Request, made: Proposal, digest: str, persons: Mapping[str, Scalar]) -> None:
+    """`persons`: n by analysis, for the checker's eyes, whether or not it would be shown."""
     from rich.console import Console
     from rich.text import Text
 
     console = Console(highlight=False, soft_wrap=True)
     ink = {"pass": "green", "review": "yellow", "fail": "bold red"}
+    console.print(f"request {asked.number}, {asked.kind}: {asked.what}\n  for {asked.purpose}\n  of {asked.population}")
     for output in made.report.outputs:
         console.print(
             Text.assemble((output.status, ink[output.status]), f"  {output.properties['analysis']}: {output.command}")
         )
         name = output.properties["analysis"]
-        n = made.results[name].facts.get("persons")
-        console.print(f"   n      {'hidden' if n is None else n}; {len(made.told[name])} counts of declared cells underlie it")
+        n, told = persons[name], made.results[name].facts.get("persons")
+        seen = "" if told == n else ", not shown" if told is None else f", shown as {told}"
+        words = f"{'not known' if n is None else n}{seen}; {len(made.told[name])} counts of declared cells are shown"
+        console.print(f"   n      {words}; variables {', '.join(output.properties['variables'])}")
         for f in output.findings:
             console.print(
                 Text.assemble("   ", (f"{f.status:<6}", ink[f.status]), f" {f.words}", f" ({f.table})" if f.table else "")

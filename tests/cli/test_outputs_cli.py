@@ -79,7 +79,9 @@ def test_a_second_request_is_compared_with_the_first(lung: Path, capsys: pytest.
     report = json.loads(capsys.readouterr().out)
     assert [f["status"] for f in report["together"] if f["rule"] == "differencing"] == ["fail"]
     assert outputs(lung, "check", 2, "--form", "as_is", key="first-checker") == 0
-    assert "counts of declared cells underlie it" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "counts of declared cells are shown; variables time, died, age" in said
+    assert "   n      226; " in said
     assert outputs(lung, "decide", 2, "refuse", "--reason", "rounded ones are out", key="first-checker") == 0
     assert outputs(lung, "decide", 2, "release", "--form", "rounded", key="second-checker") == 58  # it is closed
 
