@@ -92,10 +92,12 @@ class Airlock:
 
 @dataclass(frozen=True)
 class Held:
-    """What a key opens: the results, and the secret that keeps digests of proposals from being guessed."""
+    """What a key opens: the results, the secret that keeps digests of proposals from being guessed, and the key of a sealed
+    run's journal."""
 
     results: Mapping[str, Result]
     secret: bytes
+    journal: bytes | None = None
 
 
 def airlock(folder: Path) -> Airlock:
@@ -143,7 +145,7 @@ def opened(it: Airlock, private: bytes) -> Held:
     if public.hex() not in it.operators():
         may_check(it.study.study, it.checkers(), it.operators(), public.hex())
     held = decode(open_box((it.folder / SEALED).read_bytes(), private, public, PURPOSE))
-    return Held(results_of(json.loads(bytes(held["result"]))), bytes(held["secret"]))
+    return Held(results_of(json.loads(bytes(held["result"]))), bytes(held["secret"]), bytes(held["journal"]))
 
 
 def is_checker(it: Airlock, private: bytes) -> bool:
@@ -178,13 +180,13 @@ def proposal(
         for n, stem in zip(results, file_names(results), strict=True)
     }
     before = released_counts(it, beside)
-    models = _models(it, results)
+    models = _models(it, results, held.journal)
     made = propose(it.study.study, results, form, before=before, objections=objections, files=files, models=models)
     plain = {"of": asked.identity, "form": form, "results": {n: plain_of(r) for n, r in made.results.items()}}
     return made, hmac.new(held.secret, json.dumps(plain, sort_keys=True).encode(), hashlib.sha256).hexdigest()
 
 
-def _models(it: Airlock, results: Mapping[str, Result]) -> dict[str, bytes]:
+def _models(it: Airlock, results: Mapping[str, Result], journal: bytes | None) -> dict[str, bytes]:
     """The trained models among results as files for the sites to attack; none of those that no site could."""
     from fivefold.coordinator.model_export import trained_file
 
@@ -192,7 +194,7 @@ def _models(it: Airlock, results: Mapping[str, Result]) -> dict[str, bytes]:
     for name, result in results.items():
         if "weights" in result.tables:
             with suppress(ModelNotExported):
-                found[name] = trained_file(it.folder, it.study, name, result)
+                found[name] = trained_file(it.folder, it.study, name, result, journal)
     return found
 
 

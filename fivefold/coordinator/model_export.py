@@ -32,6 +32,7 @@ from fivefold.models.model import ModelSpec, Weights, named
 from fivefold.plugins import method
 from fivefold.protocol.results import Result
 from fivefold.records.files import write_file
+from fivefold.records.sealed_journal import aggregates_of
 from fivefold.replay.cursor import setting_of
 from fivefold.results.reproduce import replayed
 from fivefold.results.write import read_json, results_of
@@ -84,10 +85,10 @@ def export(
     return out
 
 
-def trained_file(run: Path, found: SignedStudy, name: str, result: Result) -> bytes:
-    """The weights of a training as they are, before anything was released: for the sites, which attack them. Raises
-    `ModelNotExported` for what no site can attack, `OutputHeld` where a wide model's journal cannot be opened."""
-    it = _trained(run, found, {name: result}, name, Released((run / "run.id").read_text("ascii").strip()))
+def trained_file(run: Path, found: SignedStudy, name: str, result: Result, journal: bytes | None) -> bytes:
+    """The weights of a training as they are, before anything was released: for the sites, which attack them. `journal`: the key
+    of a sealed run's journal, from which a wide model comes. Raises `ModelNotExported` for what no site can attack."""
+    it = _trained(run, found, {name: result}, name, Released((run / "run.id").read_text("ascii").strip()), journal)
     if it.spec.personal:
         raise ModelNotExported(f"{', '.join(it.spec.personal)} stays at each site, so that there is no whole model to attack")
     return safetensors.dump(it.weights, _about(found, it, "not released"))
@@ -129,7 +130,14 @@ def _verified(run: Path, place: Path) -> Form:
 
 
 # ---- the weights ----------------------------------------------------------------------------------------------------
-def _trained(run: Path, found: SignedStudy, results: Mapping[str, Result], name: str, released: Released) -> Trained:
+def _trained(
+    run: Path,
+    found: SignedStudy,
+    results: Mapping[str, Result],
+    name: str,
+    released: Released,
+    journal: bytes | None = None,
+) -> Trained:
     analyses = plan_in(run, found).analyses or found.study.analyses
     known = {a.name: a for a in analyses if a.name in results and "weights_sha256" in results[a.name].facts}
     if name and name not in {a.name for a in analyses}:
@@ -147,7 +155,7 @@ def _trained(run: Path, found: SignedStudy, results: Mapping[str, Result], name:
     vector = _listed(spec, result)
     as_it_is = released.form == "as_is"
     if vector is None:
-        vector = _replayed(run, found, analysis.name)
+        vector = _replayed(run, found, analysis.name, journal)
         _same(vector, result)
         if not as_it_is:  # what no table can show is cut to the digits of what tables show
             vector = np.array([significant(float(v), OTHER_DIGITS) for v in vector], dtype=np.float64)
@@ -156,9 +164,10 @@ def _trained(run: Path, found: SignedStudy, results: Mapping[str, Result], name:
     return Trained(analysis, spec, result, named(vector, spec.shapes), spec.model)
 
 
-def _replayed(run: Path, found: SignedStudy, name: str) -> Any:
+def _replayed(run: Path, found: SignedStudy, name: str, journal: bytes | None) -> Any:
     """The weights of a training that is replayed from the journal, shape (size,)."""
-    cursor, _, fault = replayed(found.study, journal_of(run), plan_in(run, found).analyses)
+    aggregates = journal_of(run) if journal is None else aggregates_of(run, journal)
+    cursor, _, fault = replayed(found.study, aggregates, plan_in(run, found).analyses)
     vector = getattr(cursor.results.get(name), "weights", None)
     if vector is None:
         raise ModelNotExported(f"the run cannot be replayed: {fault or 'it ended without a model'}")

@@ -60,9 +60,10 @@ def journal_key(folder: Path, private: bytes) -> bytes:
     return open_box((folder / JOURNAL).read_bytes(), private, public_of(private), JOURNAL_PURPOSE)
 
 
-def put(folder: Path, result: bytes, keys: Sequence[bytes]) -> None:
-    """Seal result.json for the holders of these public keys, with a secret that hides what digests of it would tell."""
-    held = encode({"result": result, "secret": secrets.token_bytes(32)})
+def put(folder: Path, result: bytes, keys: Sequence[bytes], journal: bytes) -> None:
+    """Seal result.json for the holders of these public keys, with a secret that hides what digests of it would tell, and the
+    journal's key: sites' own checkers were not known when the journal was begun."""
+    held = encode({"result": result, "secret": secrets.token_bytes(32), "journal": journal})
     write_file(folder / SEALED, seal(held, keys, PURPOSE))
 
 

@@ -121,7 +121,9 @@ def run(
                 ]
             if sealed:
                 named = checkers_of(study, site_checkers(folder, found))
-                sealing.put(folder, json_of(results, meta), [public_of(key), *(bytes.fromhex(c.key) for c in named)])
+                assert journal_key is not None
+                holders = [public_of(key), *(bytes.fromhex(c.key) for c in named)]
+                sealing.put(folder, json_of(results, meta), holders, journal_key)
                 spent = promise_of(study.privacy.differential_privacy, len(rounds), costs) or "exact sums: no budget is charged"
                 sealing.tell(folder, identity, rounds, {name: name in results for name in cursor.results}, spent)
                 log.closed(run=identity)

@@ -25,8 +25,11 @@ from fivefold.errors import (
     StatementInvalid,
 )
 from fivefold.governance.output_forms import numbers_in
+from fivefold.protocol.objections import Objections
 from fivefold.records.journal import read
 from fivefold.study.digest import load_signed
+
+NONE = Objections(5)
 
 
 class Dying:
@@ -131,7 +134,7 @@ def test_a_sites_own_checker_has_a_binding_word(lung: Path, at_the_coordinator: 
         airlock.word(it, key(lung, "first-checker"), 1, "release", "rounded", "")  # no site was asked
     assert caught.value.rule == "output_checks_failed"
     for name in ("first-checker", "second-checker"):
-        airlock.word(it, key(lung, name), 1, "release", "rounded", "", objections=0)
+        airlock.word(it, key(lung, name), 1, "release", "rounded", "", objections=NONE)
     with pytest.raises(OutputHeld, match="an own checker of inst-01-02 has to agree"):
         airlock.release(it, key(lung, "first-checker"), 1)
     airlock.word(it, key(lung, "own-checker"), 1, "refuse", "rounded", "our patients are too few")
@@ -141,8 +144,8 @@ def test_a_sites_own_checker_has_a_binding_word(lung: Path, at_the_coordinator: 
 
     airlock.request(it, key(lung, "lead"), analyses=["cox"], what="", purpose="a paper, with changes")
     for name in ("first-checker", "second-checker", "own-checker"):
-        airlock.word(it, key(lung, name), 2, "release", "rounded", "", objections=0)
-    place = airlock.release(it, key(lung, "first-checker"), 2, objections=0)
+        airlock.word(it, key(lung, name), 2, "release", "rounded", "", objections=NONE)
+    place = airlock.release(it, key(lung, "first-checker"), 2, objections=NONE)
     assert (place / "tables" / "cox.coefficients.csv").exists()
     assert not list(place.glob("tables/description*"))
 
@@ -158,7 +161,7 @@ def test_a_statement_taken_away_stops_every_release(lung: Path, at_the_coordinat
     veto = last.read_bytes()
     last.unlink()
     for name in ("first-checker", "second-checker", "own-checker"):
-        airlock.word(it, key(lung, name), number, "release", "rounded", "", objections=0)
+        airlock.word(it, key(lung, name), number, "release", "rounded", "", objections=NONE)
     with pytest.raises(StatementInvalid, match="taken away or replaced"):
         airlock.release(it, key(lung, "first-checker"), number)
     assert b"not this one" in veto

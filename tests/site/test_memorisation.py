@@ -76,6 +76,14 @@ def models(study: Path) -> dict[str, bytes]:
     return {n: airlock.proposal(it, held, i + 1, "as_is")[0].models[n] for i, n in enumerate(MODELS)}
 
 
+def test_a_checker_at_another_desk_has_not_the_coordinators_key(
+    study: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The wide model comes out of the sealed journal all the same."""
+    monkeypatch.setenv(sealing.KEY_PLACE, str(tmp_path / "none.key"))
+    assert together(study, 1, capsys)[0] == "fail: sites: 3 of 3 sites object (membership)"
+
+
 def test_sites_object_to_an_overfit_model_and_not_to_a_plain_one(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert together(study, 1, capsys)[0] == "fail: sites: 3 of 3 sites object (membership)"
     assert together(study, 2, capsys)[0] == "pass: sites: none of 3 sites objects"
