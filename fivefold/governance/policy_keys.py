@@ -136,6 +136,10 @@ class Settings(Frozen):
 
     engines: tuple[Name, ...] = Field((), description="Engines that may carry a study here (local, flower, flare); none: any.")
     releases: tuple[Name, ...] = Field((), description="Fivefold releases that may read rows here; none: any.")
+    signed_by: tuple[Digest, ...] = Field(
+        (),
+        description="Public keys of publishers; only a Fivefold whose every file one of them signed may read rows; none: any.",
+    )
     code: tuple[Digest, ...] = Field(
         (), description="Digests of the methods' files that may run; `fivefold policy test` prints a study's."
     )

@@ -6,10 +6,12 @@ The privacy floors are the policy's own rules (`governance/policy.py`), told her
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import fivefold
+from fivefold.errors import StatementInvalid
+from fivefold.governance.installation import installed
 from fivefold.governance.method_code import files_of_study
 from fivefold.governance.policy import Decision, Policy
 from fivefold.protocol.encoding import digest
@@ -76,6 +78,21 @@ def _code(policy: Policy, study: Study) -> Iterator[Decision]:
             f"Fivefold {release} {'is' if release in rules.releases else 'is not'} among the releases that may read rows here"
         )
         yield Decision(release in rules.releases, "settings.releases", policy.line("settings.releases"), words)
+    if rules is not None and rules.signed_by:
+        yield _signed(policy, rules.signed_by)
+
+
+def _signed(policy: Policy, publishers: Collection[str]) -> Decision:
+    """Whether every file of this installation is one that a publisher of the policy's signed."""
+    rule, line = "settings.signed_by", policy.line("settings.signed_by")
+    try:
+        found = installed()
+    except StatementInvalid as error:
+        return Decision(False, rule, line, f"this installation of Fivefold is not a signed one: {error.message}")
+    known = bool(set(found.signers) & set(publishers))
+    words = "a publisher that this site admits" if known else "a key that this site does not admit"
+    said = f"the files of this installation, Fivefold {found.version}, are signed by {words}"
+    return Decision(known, rule, line, said, f"sha256:{found.identity}")
 
 
 def _carried(policy: Policy, around: Surroundings) -> Iterator[Decision]:
