@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fivefold.site.withdrawal import Out
 
 Where = Annotated[Path, typer.Option("--site", envvar="FIVEFOLD_SITE", help="The site's folder.", metavar="DIR")]
@@ -47,12 +49,14 @@ def withdraw(
     if out is not None:
         store(out, done.notice, mode=0o644)
     typer.echo("withdrawn: this site answers nothing more for the study")
-    _say(done.out)
+    _say(done.out, done.wishes)
 
 
 def _asked(wishes: dict[str, str], here: object, digest: str) -> dict[str, str]:
     """What was not said on the command line is asked, where somebody sits there."""
     import sys
+
+    import click
 
     from fivefold.governance.withdrawals import WISHES
     from fivefold.site.folder import SiteFolder
@@ -63,13 +67,15 @@ def _asked(wishes: dict[str, str], here: object, digest: str) -> dict[str, str]:
         return wishes
     for thing, words in out_of(here, digest).things.items():
         if thing not in wishes:
-            wishes[thing] = typer.prompt(f"{words}: {', '.join(WISHES)}?", default="keep")
+            wishes[thing] = typer.prompt(words, default="keep", type=click.Choice(WISHES))
     return wishes
 
 
-def _say(out: Out) -> None:
+def _say(out: Out, wishes: Mapping[str, str]) -> None:
     for thing, words in out.things.items():
-        typer.echo(f"  cannot be undone: {words} (--wish {thing}=keep, retrain or destroy)")
+        typer.echo(f"  cannot be undone: {words}; your wish: {wishes.get(thing, 'keep')}")
+    if out.things:
+        typer.echo("  another wish: the same command again, with --wish THING=keep, retrain or destroy")
     for run, round in out.in_flight:
         typer.echo(f"  run {run}, round {round}: this site's masked answer is out; the others may still open its sum")
 

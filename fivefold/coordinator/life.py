@@ -18,6 +18,7 @@ from fivefold.errors import FivefoldError, NotApproved, StatementInvalid
 from fivefold.governance.life import Act, Life, Parties, Role, lives
 from fivefold.governance.proposals import assumed, read_proposal
 from fivefold.governance.statements import Statement, read_chain, read_statement, write
+from fivefold.governance.withdrawals import told
 from fivefold.protocol.messages import Envelope, Opened
 from fivefold.records.audit import AuditLog, Entry, entries, verify
 from fivefold.records.files import write_file
@@ -138,8 +139,8 @@ def _acts(run: Path, said: list[Entry], found: SignedStudy, key: str) -> Iterato
             notice = run / "withdrawn" / f"{site}.json"
             signers = read_statement(notice.read_bytes(), notice.name).signers if notice.is_file() else ("",)
             yield Act(
-                "withdraw", "custodian", signers[-1], str(f["by"]), str(f["at"]), str(f["reason"]), found.digest, site,
-                proof=str(f["statement"]),
+                "withdraw", "custodian", signers[-1], str(f["by"]), str(f["at"]), told(str(f["reason"]), f["wishes"]),
+                found.digest, site, proof=str(f["statement"]),
             )  # fmt: skip
         elif e.event == "run stopped":
             yield own("stop", e, f"the run stopped: {f.get('code', '')} {f.get('rule', '')}".strip())

@@ -7,7 +7,7 @@ with that site in it, whoever asks. The coordinator passes it on; a custodian ca
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -66,6 +66,11 @@ def read_notice(raw: bytes, study: str, roster: Roster, site: str = "") -> Withd
     if found.site not in roster or roster.key(found.site).hex() not in said.signers:
         raise StatementInvalid(f"the notice about {found.site} is not signed by that site's node", rule="notice")
     return found
+
+
+def told(reason: str, wishes: Mapping[str, str]) -> str:
+    """Why a site withdrew, and what it wishes for what is out, in one line."""
+    return "; ".join((*((reason,) if reason else ()), *(f"{thing}: {wish}" for thing, wish in sorted(wishes.items()))))
 
 
 def keep_notice(state: Path, said: Withdrawal) -> None:

@@ -13,6 +13,7 @@ from fivefold.governance import answers, approvals
 from fivefold.governance.life import Act, Life, Parties, Role, What, lives
 from fivefold.governance.proposals import assumed, read_proposal
 from fivefold.governance.statements import Statement, read_chain, read_statement, store
+from fivefold.governance.withdrawals import told
 from fivefold.records.audit import Entry, entries
 from fivefold.site.folder import SiteFolder
 from fivefold.site.preparation import close as destroy_rows
@@ -152,10 +153,14 @@ def _acts(site: SiteFolder, study: str, name: str, node: str, lead: str) -> Iter
 def _said(said: Statement, site: str) -> Act:
     what = approvals.KINDS[said.kind]
     facts = said.facts
-    words = {"approval": f"analyses {', '.join(facts.get('analyses', ()))}"}.get(said.kind, "")
+    words = str(facts.get("reason", ""))
+    if said.kind == "approval":
+        words = f"analyses {', '.join(facts['analyses'])}"
+    elif said.kind == "withdrawal":
+        words = told(words, facts["wishes"])
     return Act(
         what, "node" if said.kind == "closing" else "custodian", said.signers[0],
-        str(facts.get("custodian") or f"node of {site}"), str(facts["at"]), str(facts.get("reason") or words),
+        str(facts.get("custodian") or f"node of {site}"), str(facts["at"]), words,
         str(facts["study"]), site, str(facts.get("expires", "")), said.digest,
     )  # fmt: skip
 

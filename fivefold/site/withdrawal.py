@@ -53,10 +53,11 @@ class Out:
 
 @dataclass(frozen=True)
 class Withdrawn:
-    """A withdrawal that took place: the notice for the others, and what was out."""
+    """A withdrawal that took place: the notice for the others, what was out, and what is wished for each."""
 
     notice: bytes
     out: Out
+    wishes: Mapping[str, str]
 
 
 def out_of(site: SiteFolder, study: str) -> Out:
@@ -104,6 +105,7 @@ def withdraw(
         log.write("withdrawal", study=study, reason=reason, opened=out.opened, may_still_be_opened=flying, wishes=wished)
         approvals.withdraw(site.path, study, custodian, reason=reason, wishes=wished, now=now)
         said = read_chain(site.state / "approvals" / study)[-1]
+        out = out_of(site, study)  # nothing leaves any more; what left since the entry above is told with the next
         facts = {
             "study": study, "site": site.policy(now).site, "custodian": said.facts["custodian"], "reason": reason,
             "at": said.facts["at"], "statement": said.digest, "wishes": wished,
@@ -111,8 +113,9 @@ def withdraw(
         notice = make_notice(facts, key, custodian)
         own = Roster((facts["site"],), (public_of(key),))
         keep_notice(site.state, read_notice(notice, study, own))
-        log.write("withdrawal notice", study=study, statement=said.digest)
-    return Withdrawn(notice, out)
+        flying = [list(f) for f in out.in_flight]
+        log.write("withdrawal notice", study=study, statement=said.digest, opened=out.opened, may_still_be_opened=flying)
+    return Withdrawn(notice, out, wished)
 
 
 def _rounds(folder: Path) -> tuple[set[int], set[int]]:

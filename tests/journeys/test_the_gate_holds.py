@@ -210,7 +210,7 @@ def test_one_withdraws_in_mid_run(them: Them) -> None:
         assert life.state == "withdrawn"
         (act,) = [a for a in life.acts if a.what == "withdraw"]
         assert not life.void or life is there
-        assert (act.key, act.why) == (keys.public_of(them.custodian("fir")).hex(), "new board")
+        assert (act.key, act.why) == (keys.public_of(them.custodian("fir")).hex(), "new board; totals: keep")
     assert {s for n, s in them.states().items() if n != "fir"} == {"outputs held"}
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import subprocess
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +23,7 @@ from fivefold.protocol.messages import Place
 from fivefold.records.audit import entries
 from fivefold.records.files import write_file
 from fivefold.replay.roster import roster_of
+from fivefold.site.life import life_of
 from fivefold.site.round_book import RoundBook
 from fivefold.site.withdrawal import out_of, withdraw
 from fivefold.study.definition import Analysis
@@ -125,3 +130,57 @@ def test_by_the_command_line(consortium: Any, now: datetime, tmp_path: Path, cap
     assert call(["site", "notice", str(note), str(study), "--site", peer]) == 0
     assert "basel withdrew" in capsys.readouterr().out
     assert own_notice(tmp_path / "bern" / "state", signed.digest, "basel") == note.read_bytes()
+
+
+def test_somebody_who_sits_there_is_asked_for_each_thing(consortium: Any, now: datetime, tmp_path: Path) -> None:
+    """At a real terminal: a word that is no wish is asked again; a later word takes the place of the first."""
+    signed = approved(consortium, now)
+    study, run = tmp_path / "s.signed.json", consortium.site.state / "runs" / "r1"
+    study.write_bytes(signed.to_bytes())
+    book = RoundBook(run, "r1")
+    write_file(run / "study", signed.digest.encode())
+    for round in (1, 2):
+        book.note_answered(Place(signed.digest, "r1", round, 1), b"q", None)
+    book.note_released(Place(signed.digest, "r1", 1, 1), ("basel", "bern", "genf"))
+    book.close()
+    words = ["site", "withdraw", str(study), "--site", str(consortium.site.path), "--reason", "new board"]
+    ours, theirs = pty.openpty()
+    try:
+        os.write(ours, b"burn\ndestroy\n")
+        done = subprocess.run(
+            [sys.executable, "-m", "fivefold.cli.main", *words], stdin=theirs, capture_output=True, text=True, timeout=60,
+            check=False,
+        )  # fmt: skip
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert done.returncode == 0, done.stderr
+    assert "1 totals that were opened with this site in, and results made of them; your wish: destroy" in done.stdout
+    assert "run r1, round 2: this site's masked answer is out; the others may still open its sum" in done.stdout
+    assert call([*words, "--wish", "totals=retrain"]) == 0
+    notice = read_notice(own_notice(consortium.site.state, signed.digest, "basel"), signed.digest, roster_of(signed.study))
+    assert notice.wishes == {"totals": "retrain"}
+    told = [a.why for a in life_of(consortium.site, signed).acts if a.what == "withdraw"]
+    assert told == ["new board; totals: destroy", "new board; totals: retrain"]
+
+
+def test_what_left_while_the_custodian_signed_is_told_with_the_notice(
+    consortium: Any, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that runs answers one more round between the first look at its books and the statement on disk."""
+    signed = approved(consortium, now)
+    run = consortium.site.state / "runs" / "r1"
+    book = RoundBook(run, "r1")
+    write_file(run / "study", signed.digest.encode())
+    write = approvals.withdraw
+
+    def late(*words: Any, **more: Any) -> None:
+        book.note_answered(Place(signed.digest, "r1", 1, 1), b"q", None)
+        write(*words, **more)
+
+    monkeypatch.setattr(approvals, "withdraw", late)
+    done = withdraw(consortium.site, signed.digest, consortium.custodian, reason="", now=now)
+    book.close()
+    assert done.out.in_flight == (("r1", 1),)
+    log = [e for e in entries(consortium.site.state / "audit.jsonl") if e.event.startswith("withdrawal")]
+    assert [e.facts.get("may_still_be_opened") for e in log] == [None, [], [["r1", 1]]]
