@@ -168,10 +168,13 @@ class OutOfBounds(Refused):
 
 
 class StatementInvalid(Refused):
-    """A signed statement at a site (policy, approval, key) that was altered, or does not follow the one before it."""
+    """A signed statement (policy, approval, key, notice) that was altered, or does not follow the one before it."""
 
     exit_code = 39
-    help = "Restore the site's state folder from a back-up and compare it with the site's audit log."
+    help = (
+        "Ask whoever signed it for the file as it was sent; one of a site's own state folder is restored from a back-up and "
+        "compared with the site's audit log."
+    )
 
 
 class BudgetSpent(Refused):

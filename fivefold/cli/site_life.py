@@ -38,7 +38,7 @@ def review(
     from fivefold.site.life import life_of
 
     if key is None and (object_ or why):
-        raise typer.BadParameter("a reviewer's word is signed: name the key with --key", param_hint="--object")
+        raise typer.BadParameter("a reviewer's word is signed: name the key with --key")
     here = opened(site)
     found = taken_up(study, site)
     if key is not None:

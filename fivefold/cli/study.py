@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from fivefold.cli.study_life import close, counter, life
+from fivefold.cli.study_life import close, counter, life, listed
 from fivefold.errors import KeyProblem, SignatureWrong, StudyAltered, StudyInvalid
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fivefold.study.yaml import Located
 
 app = typer.Typer(help="Write, check, freeze and sign a study file.", no_args_is_help=True, add_completion=False)
+app.command("list")(listed)
 app.command()(life)
 app.command()(counter)
 app.command()(close)

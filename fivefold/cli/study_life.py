@@ -1,4 +1,4 @@
-"""`fivefold study life`, `study close`: where a study stands at each site, and its end."""
+"""`fivefold study list`, `study life`, `study counter`, `study close`: all studies, where one stands at each site, its end."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fivefold.coordinator.study_register import Register
     from fivefold.governance.life import Life
 
 KeyPath = Annotated[Path, typer.Option("--key", help="The lead's key file.", metavar="FILE", show_default=False)]
@@ -39,6 +42,38 @@ def life(
     draw(found)
 
 
+def listed(
+    folder: Annotated[Path, typer.Argument(help="A folder with studies and runs below it.", metavar="DIR")] = Path("."),
+    csv: Annotated[
+        Path | None, typer.Option("--csv", help="Write a table, one row for each study, run and site.", metavar="FILE")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """The register of studies below a folder: lead, purpose, ethics, last day, sites, and where each run stands there."""
+    import json
+
+    from fivefold.cli.site_page import plain
+    from fivefold.coordinator.study_register import register, table
+    from fivefold.governance.statements import store
+
+    if not folder.is_dir():
+        raise typer.BadParameter(f"{folder} is no folder")
+    found = register(folder)
+    if csv is not None:
+        from fivefold.results.tables import csv_of
+
+        store(csv, csv_of(table(found)), mode=0o644)
+    if as_json:
+        unread = {place: error.public() | {"message": error.message} for place, error in found.unread.items()}
+        value = {"studies": [e.plain() for e in found.entries], "unread": unread}
+        typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
+    else:
+        for line in _lines(found):
+            typer.echo(plain(line))
+    if found.unread:
+        raise typer.Exit(next(iter(found.unread.values())).exit_code)
+
+
 def close(
     run: Annotated[Path, typer.Argument(help="The run's folder.", metavar="RUN", show_default=False)],
     key: KeyPath,
@@ -49,6 +84,7 @@ def close(
     from fivefold.coordinator import life as lives
     from fivefold.coordinator.airlock import coordinator_key
 
+    lives.study_of(run)
     own = coordinator_key(run, (run / "run.id").read_text("ascii").strip())
     said = lives.close(run, open_key(key), own, why=why)
     typer.echo(f"closed: statement {said.digest[:16]}…; ask each site to close it, too: `fivefold site close STUDY`")
@@ -97,6 +133,25 @@ def counter(
     store(beside(target), version.proposal, mode=0o644)
     typer.echo(f"Written: {target}, version {number}\ndigest of the study  {version.signed.digest}")
     typer.echo("Approvals of the version before do not hold for it: send it to every site.")
+
+
+def _lines(found: Register) -> Iterator[str]:
+    for e in found.entries:
+        yield f"{e.title}  {e.digest[:16]}…"
+        yield f"  {e.lead}, {e.organisation}; until {e.expires}; ethics: {e.ethics}"
+        yield f"  {e.purpose}" + (f"; public benefit: {e.public_benefit}" if e.public_benefit else "")
+        for run in e.runs:
+            states: dict[str, list[str]] = {}
+            for site, state in run.sites.items():
+                states.setdefault(state, []).append(site)
+            where = "; ".join(f"{state} at {', '.join(sites)}" for state, sites in states.items())
+            out = f"; {run.released} released" + (f", {run.recalled} recalled" if run.recalled else "") if run.released else ""
+            yield f"  {run.folder}  {where}{out}"
+        if not e.runs:
+            yield f"  no run; proposed to {', '.join(e.sites)}"
+    for place, error in found.unread.items():
+        yield f"✗ {place}: {error.message}"
+    yield f"{len(found.entries)} studies, {sum(len(e.runs) for e in found.entries)} runs"
 
 
 def _here(study: Path, sites: Path) -> dict[str, Life]:

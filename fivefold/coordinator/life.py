@@ -14,7 +14,7 @@ from typing import Any
 
 from fivefold.auth.keys import public_of
 from fivefold.auth.signatures import opened
-from fivefold.errors import FivefoldError, NotApproved, StatementInvalid
+from fivefold.errors import FivefoldError, NotApproved, StatementInvalid, StudyNotFound
 from fivefold.governance.life import Act, Life, Parties, Role, lives
 from fivefold.governance.proposals import assumed, read_proposal
 from fivefold.governance.statements import Statement, read_chain, read_statement, write
@@ -65,9 +65,16 @@ def approval_in(reply: bytes, found: SignedStudy) -> Statement:
     return said
 
 
+def study_of(run: Path) -> SignedStudy:
+    """The signed study of a run's folder. Raises `StudyNotFound` where the folder holds no run."""
+    if not (run / "run.id").is_file() or not (run / STUDY_FILE).is_file():
+        raise StudyNotFound(f"{run} is no run's folder", help="Name the folder that `fivefold run` wrote.")
+    return load_signed(run / STUDY_FILE)
+
+
 def lives_of(run: Path, now: datetime | None = None) -> dict[str, Life]:
     """Each site's life in the study of a run. Raises `AuditBroken` where the log is not whole, `StatementInvalid`."""
-    found = load_signed(run / STUDY_FILE)
+    found = study_of(run)
     study = found.study
     keys = verify(run / "audit.jsonl").keys
     said = list(entries(run / "audit.jsonl"))
@@ -101,7 +108,7 @@ def allow(run: Path, what: str) -> None:
 
 def close(run: Path, private: bytes, coordinator: bytes | None, *, why: str, now: datetime | None = None) -> Statement:
     """The lead ends the study of a run: signed, logged where the coordinator's key is at hand. Raises `NotApproved`."""
-    found = load_signed(run / STUDY_FILE)
+    found = study_of(run)
     if public_of(private).hex() != found.study.lead.public_key:
         raise NotApproved(
             f"only the lead, {found.study.lead.name}, closes this study", rule="life_key", help="Sign with the lead's key."

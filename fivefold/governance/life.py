@@ -120,9 +120,12 @@ def after(state: State, what: What) -> State:
     """The state that an act leads to. Raises `NotApproved`, rule `life_WHAT`, where the table has no such row."""
     row = next((t for t in TABLE if t.what == what and state in t.before), None)
     if row is None:
-        known = ", ".join(dict.fromkeys(t.what for t in TABLE if state in t.before)) or "nothing more"
+        roles = {role for t in TABLE if t.what == what for role in t.by}
+        known = ", ".join(dict.fromkeys(t.what for t in TABLE if state in t.before and roles & {*t.by})) or "nothing more"
         raise NotApproved(
-            f"a study that is {state} cannot be followed by `{what}`", rule=f"life_{what}", help=f"Possible now: {known}."
+            f"a study that is {state} cannot be followed by `{what}`",
+            rule=f"life_{what}",
+            help=f"Possible now, for whoever asked this: {known}.",
         )
     return row.after or state
 

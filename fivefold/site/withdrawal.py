@@ -94,7 +94,7 @@ def withdraw(
     unknown = [w for w in wished.values() if w not in WISHES] or [t for t in wished if t not in THINGS]
     if unknown:
         raise NotApproved(
-            f"{unknown[0]!r} is no wish of a withdrawal",
+            f"{unknown[0]!r} is no wish of a withdrawal" if unknown[0] else "a wish names what is to become of a thing",
             rule="wish",
             help="Write totals=destroy, releases=keep, models=retrain.",
         )

@@ -131,7 +131,10 @@ def parsed_json(data: bytes) -> Any:
     try:
         return json.loads(data.decode(), object_pairs_hook=_once, parse_constant=_never, parse_int=_whole)
     except (ValueError, RecursionError) as error:
-        raise StudyInvalid("this is not a frozen or signed study: it is not JSON") from error
+        raise StudyInvalid(
+            "this is not a frozen or signed study: it is not JSON",
+            help="Name the file that `fivefold study freeze` or `fivefold study sign` wrote.",
+        ) from error
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -153,6 +153,11 @@ def test_from_draft_to_published_package(
     it.does(*words, it.key("second"))
     it.does("outputs", "release", place, 1, "--key", it.key("coordinator"))
     assert it.states(capsys) == it.states(capsys, place) == {"released"}
+    it.does("study", "list", it.out, "--json")
+    (listed,) = json.loads(capsys.readouterr().out)["studies"]
+    assert [(r["folder"], set(r["sites"].values()), r["released"]) for r in listed["runs"]] == [
+        ("runs/early", {"running", "proposed"}, 0), ("runs/first", {"released"}, 1)
+    ]  # fmt: skip
 
     package = it.out / "runs" / "first-crate"
     it.does("crate", "build", place)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from examples import prepare
+from fivefold.auth.keys import read_key
 from fivefold.cli.main import run
 from fivefold.coordinator.package_check import check, evidence_in
+from fivefold.errors import AuditBroken
 from fivefold.governance.proposals import read_proposal
 from fivefold.governance.threats import as_json
 from fivefold.records.bag import bag_faults, unzip_bag
-from fivefold.study.digest import load_signed
+from fivefold.study.digest import load_signed, sign_study
 from tests.environments import environment
 
 ROOT = Path(__file__).parents[2]
@@ -83,6 +86,32 @@ def test_data_are_committed_by_a_keyed_digest_that_differs_between_sites(package
     said = evidence_in(package)
     assert len({s.commitment for s in said}) == len(said) == 5
     assert all(len(s.commitment) == 64 for s in said)
+
+
+def test_the_register_of_studies(package: Path, consortium: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Read from what was signed: packages and site folders are copies, a log that is not whole is told, nothing is left out."""
+    shutil.copytree(consortium / "runs", tmp_path / "desk" / "runs")
+    signed = load_signed(consortium / "study.signed.json")
+    draft = tmp_path / "desk" / "next.signed.json"
+    other = replace(signed.study, title="Zones", agreements=replace(signed.study.agreements, public_benefit="Better advice"))
+    draft.write_bytes(sign_study(other, read_key(consortium / "lead.key")).to_bytes())
+    desk, table = tmp_path / "desk", tmp_path / "studies.csv"
+    capsys.readouterr()
+    assert run(["study", "list", str(desk), "--json", "--csv", str(table)]) == 0
+    first, second = json.loads(capsys.readouterr().out)["studies"]
+    assert (first["digest"], first["purpose"]) == (signed.digest, "To show a federated survival analysis")
+    (only,) = first["runs"]
+    assert (only["folder"], set(only["sites"].values()), only["released"]) == ("runs/one", {"outputs held"}, 0)
+    assert (second["title"], second["public_benefit"], second["runs"]) == ("Zones", "Better advice", [])
+    assert len(table.read_text("utf-8").splitlines()) == 1 + 5 + 5
+    with (desk / "runs" / "one" / "audit.jsonl").open("ab") as log:
+        log.write(b"{}\n")
+    assert run(["study", "list", str(desk)]) == AuditBroken.exit_code
+    shown = capsys.readouterr().out
+    assert "runs/one  not known at inst-01-02, " in shown
+    assert "✗ runs/one: " in shown
+    assert "no run; proposed to inst-01-02, " in shown
+    assert run(["study", "list", str(desk / "nowhere")]) == 2
 
 
 def test_the_zip_holds_one_bag(package: Path, tmp_path: Path) -> None:
