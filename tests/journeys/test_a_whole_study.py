@@ -156,7 +156,7 @@ def test_from_draft_to_published_package(
     it.does("study", "list", it.out, "--json")
     (listed,) = json.loads(capsys.readouterr().out)["studies"]
     assert [(r["folder"], set(r["sites"].values()), r["released"]) for r in listed["runs"]] == [
-        ("runs/early", {"running", "proposed"}, 0), ("runs/first", {"released"}, 1)
+        ("runs/early", {"approved", "proposed"}, 0), ("runs/first", {"released"}, 1)
     ]  # fmt: skip
 
     package = it.out / "runs" / "first-crate"
