@@ -11,6 +11,7 @@ import typer
 
 from fivefold.cli.site_attack import attack
 from fivefold.cli.site_budget import budget
+from fivefold.cli.site_data import data
 from fivefold.cli.site_life import close, counter, life, recall, refuse, review
 from fivefold.cli.site_page import plain, print_report, print_study
 from fivefold.cli.site_people import app as people_commands
@@ -30,6 +31,7 @@ app.add_typer(key_commands, name="keys")
 app.add_typer(people_commands, name="people")
 app.command()(attack)
 app.command()(budget)
+app.command()(data)
 app.command()(usage)
 app.command()(start)
 app.command()(connection)
