@@ -44,10 +44,11 @@ class Attendance:
         keep: Callable[[str, bytes], None] | None = None,
         withdrawn: Callable[[str, bytes], Withdrawal] | None = None,
         patience: Patience | None = None,
+        refusing: Callable[[str, bytes], bool] = lambda site, notice: False,
     ) -> None:
         self._engine, self._roster, self._log, self._keep = engine, roster, log, keep
         self._withdrawn, self._passed = withdrawn, set[str]()
-        self._patience = patience
+        self._patience, self._refusing = patience, refusing
         self.known: dict[str, int] = {}
         """Site → the last round that it has followed, for the sites that have the run open."""
         self.alone: frozenset[str] | None = None
@@ -74,9 +75,9 @@ class Attendance:
         self._refusals[site] = (code, rule)
 
     def noticed(self, site: str, notice: bytes) -> bool:
-        """A site's notice that it withdrew, verified, kept and logged; whether the others are to be told, once. Raises nothing:
-        a false one counts for nothing, and the log says so."""
-        if self._withdrawn is None or site in self._passed:
+        """A site's notice that it withdrew, or refused the study, verified, kept and logged; whether the others are to be told,
+        once. Raises nothing: a false one counts for nothing, and the log says so."""
+        if self._refusing(site, notice) or self._withdrawn is None or site in self._passed:
             return False
         try:
             said = self._withdrawn(site, notice)

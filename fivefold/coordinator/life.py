@@ -15,6 +15,7 @@ from typing import Any
 from fivefold.auth.keys import public_of
 from fivefold.auth.signatures import opened
 from fivefold.errors import FivefoldError, NotApproved, StatementInvalid, StudyNotFound
+from fivefold.governance.answers import is_refusal, read_refusal
 from fivefold.governance.life import Act, Life, Parties, Role, lives
 from fivefold.governance.proposals import assumed, read_proposal
 from fivefold.governance.statements import Statement, read_chain, read_statement, write
@@ -52,6 +53,31 @@ def keeper(folder: Path, log: AuditLog, found: SignedStudy) -> Callable[[str, by
     return keep
 
 
+def refusals(folder: Path, log: AuditLog, found: SignedStudy) -> Callable[[str, bytes], bool]:
+    """What a run does with the notice that came with a site's refusal: whether it is one of a custodian who refused the study;
+    such a one is kept and noted, once. Nobody else has to be told."""
+    roster, noted = roster_of(found.study), set[str]()
+
+    def heard(site: str, notice: bytes) -> bool:
+        try:
+            if not is_refusal(notice):
+                return False
+            said = read_refusal(notice, found.digest, roster, site)
+        except FivefoldError as error:
+            log.write("notice refused", site=site, **error.public())
+            return True
+        if said.statement not in noted:
+            noted.add(said.statement)
+            write_file(folder / "refused" / f"{site}-{said.statement[:16]}.json", notice)
+            log.write(
+                "study refused", site=site, study=said.study, by=said.custodian, key=said.key, at=said.at, reason=said.reason,
+                statement=said.statement,
+            )  # fmt: skip
+        return True
+
+    return heard
+
+
 def approval_in(reply: bytes, found: SignedStudy) -> Statement:
     """The custodian's approval in a site's signed reply. Raises `StatementInvalid`: it is of another study or site, or signed
     by somebody whom the study names for something else."""
@@ -84,6 +110,10 @@ def lives_of(run: Path, now: datetime | None = None) -> dict[str, Life]:
         custodians.setdefault(str(statement.facts["site"]), set()).add(statement.signers[0])
     for notice in sorted((run / "withdrawn").glob("*.json")):  # the node's key stands beside the custodian's
         custodians.setdefault(notice.stem, set()).add(read_statement(notice.read_bytes(), notice.name).signers[-1])
+    for path in sorted((run / "refused").glob("*.json")):
+        raw = path.read_bytes()
+        site = str(read_statement(raw, path.name).facts.get("site", ""))
+        custodians.setdefault(site, set()).add(read_refusal(raw, found.digest, roster_of(study), site).key)
     parties = Parties(
         study.lead.public_key, {s.name: s.public_key for s in study.sites}, {s: frozenset(k) for s, k in custodians.items()},
         frozenset(keys), frozenset(c.public_key for c in study.outputs.checkers),
@@ -142,6 +172,11 @@ def _acts(run: Path, said: list[Entry], found: SignedStudy, key: str) -> Iterato
                     str(f["until"]), str(f["statement"]),
                 )  # fmt: skip
             yield own("begin", e, "the site opened the run", site)
+        elif e.event == "study refused":
+            yield Act(
+                "refuse", "custodian", str(f["key"]), str(f["by"]), str(f["at"]), str(f["reason"]), str(f["study"]), site,
+                proof=str(f["statement"]),
+            )  # fmt: skip
         elif e.event == "withdrawal":
             notice = run / "withdrawn" / f"{site}.json"
             signers = read_statement(notice.read_bytes(), notice.name).signers if notice.is_file() else ("",)

@@ -14,7 +14,7 @@ from fivefold.coordinator.attendance import Attendance
 from fivefold.coordinator.buffers import Buffers
 from fivefold.coordinator.gathering import gather
 from fivefold.coordinator.history import Filled, History
-from fivefold.coordinator.life import keeper
+from fivefold.coordinator.life import keeper, refusals
 from fivefold.coordinator.secure_rounds import SecureRounds
 from fivefold.coordinator.stragglers import Clock, Patience, Patient
 from fivefold.coordinator.witnessing import LogHeads
@@ -103,7 +103,8 @@ def drive(
     if (study.stragglers.policy != "wait" or buffers_of(study, plan.analyses)) and isinstance(engine, Patient):
         patience = Patience(study.stragglers, thresholds(study).survivors_needed, engine, clock)
     kept = keeper(folder, log, found)
-    there, opening = Attendance(engine, roster, log, kept, withdrawn, patience), Open(found.to_bytes(), plan.statements)
+    there = Attendance(engine, roster, log, kept, withdrawn, patience, refusals(folder, log, found))
+    opening = Open(found.to_bytes(), plan.statements)
     sums = SecureRounds(
         roster,
         thresholds(study),

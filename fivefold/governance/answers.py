@@ -19,9 +19,12 @@ from fivefold.governance.approvals import chain_of, state_of
 from fivefold.governance.custody import custody_of
 from fivefold.governance.life import What, after
 from fivefold.governance.statements import Statement, read_chain, read_statement, signed, write
+from fivefold.protocol.messages import Roster
 from fivefold.study.definition import Study
 
 COUNTER = "counter_notice"
+REFUSAL = "refusal_notice"
+"""Kinds of what the others are shown of a custodian's answer: signed by the site's node and its custodian."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +65,50 @@ class Counter:
     identity: str
 
 
+@dataclass(frozen=True)
+class RefusedStudy:
+    """A custodian's refusal of a study (digest, hex), as the coordinator hears of it. `key` is the custodian's (hex)."""
+
+    study: str
+    site: str
+    custodian: str
+    key: str
+    reason: str
+    at: str
+    statement: str
+
+
 def refuse(folder: Path, study: str, private: bytes, *, why: str, now: datetime | None = None) -> Statement:
     """Say no to a study, with a reason; a later approval is possible. Raises `KeyProblem`, `NotApproved` (rule
     `reason_missing`, or `life_refuse` where it was approved: that is withdrawn instead)."""
     _reason(why)
     return _say(folder, study, "refusal", "refuse", private, {"reason": why.strip()}, now)
+
+
+def refusal_notice(said: Statement, node: bytes, custodian: bytes) -> bytes:
+    """A refusal for the others, by the private keys of the site's node and of the custodian who refused."""
+    return signed(REFUSAL, {**said.facts, "statement": said.digest}, node, custodian)
+
+
+def is_refusal(raw: bytes) -> bool:
+    """Whether a notice is one of a refusal; nothing is verified. Raises `StatementInvalid` for what is no statement."""
+    return read_statement(raw, "the notice").kind == REFUSAL
+
+
+def read_refusal(raw: bytes, study: str, roster: Roster, site: str) -> RefusedStudy:
+    """A site's refusal of this very study. Raises `StatementInvalid`: altered, of another study or site, or not signed by that
+    site's node and a custodian."""
+    said = read_statement(raw, "the notice of a refusal")
+    try:
+        names = ("study", "site", "custodian", "reason", "at", "statement")
+        found = RefusedStudy(key=said.signers[-1], **{name: str(said.facts[name]) for name in names})
+    except KeyError as error:
+        raise StatementInvalid("the notice of a refusal is not whole") from error
+    if (said.kind, found.study, found.site) != (REFUSAL, study, site):
+        raise StatementInvalid("the notice is about another study or site", rule="notice")
+    if site not in roster or said.signers[0] != roster.key(site).hex() or len(set(said.signers)) < 2:
+        raise StatementInvalid(f"the refusal of {site} is not signed by that site's node and custodian", rule="notice")
+    return found
 
 
 def counter(

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from fivefold.governance import answers, approvals
 from fivefold.governance.life import Act, Life, Parties, Role, What, lives
 from fivefold.governance.proposals import assumed, read_proposal
 from fivefold.governance.statements import Statement, read_chain, read_statement, store
-from fivefold.governance.withdrawals import told
+from fivefold.governance.withdrawals import own_notice, told
 from fivefold.records.audit import Entry, entries
 from fivefold.site.folder import SiteFolder
 from fivefold.site.preparation import close as destroy_rows
@@ -83,10 +84,19 @@ def superseded(site: SiteFolder, found: SignedStudy, custodian: bytes) -> str:
 
 
 def refuse(site: SiteFolder, study: str, custodian: bytes, *, why: str, now: datetime | None = None) -> None:
-    """The custodian's no, logged and signed."""
+    """The custodian's no, logged and signed; whoever asks for this study is given the notice of it."""
     with site.act("refusal", study=study, reason=why) as log:
         said = answers.refuse(site.path, study, custodian, why=why, now=now)
         stated(log, said)
+        store(_refusal(site, study), answers.refusal_notice(said, site.node_key(), custodian))
+
+
+def notice_of(site: SiteFolder, study: str, name: str, rule: str) -> bytes:
+    """The signed notice that goes with a node's refusal: why the custodian withdrew, or refused the study. Empty otherwise."""
+    if rule == "approval_withdrawn":
+        return own_notice(site.state, study, name)
+    kept = _refusal(site, study)
+    return kept.read_bytes() if rule == "study_refused" and kept.is_file() else b""
 
 
 def counter(
@@ -148,6 +158,11 @@ def _acts(site: SiteFolder, study: str, name: str, node: str, lead: str) -> Iter
             whose = "" if what == "hold" else name  # the end of a run is nothing to a site that has left it
             yield Act(what, "node", node, f"node of {name}", entry.time, why, study, whose, proof=entry.hash)
     yield from (_said(said, name) for said in waiting)
+
+
+def _refusal(site: SiteFolder, study: str) -> Path:
+    approvals.chain_of(site.path, study)  # a digest, or nothing is read
+    return site.state / "refusals" / f"{study}.json"
 
 
 def _said(said: Statement, site: str) -> Act:

@@ -27,7 +27,7 @@ from fivefold.errors import (
 from fivefold.governance.approvals import raw_approval
 from fivefold.governance.policy import needed, recognised
 from fivefold.governance.safe_settings import LOCAL, Surroundings
-from fivefold.governance.withdrawals import keep_notice, own_notice, read_notice, refuse_withdrawn
+from fivefold.governance.withdrawals import keep_notice, read_notice, refuse_withdrawn
 from fivefold.privacy.fixed_point import ring_for
 from fivefold.protocol import messages as m
 from fivefold.protocol.encoding import decode, encode
@@ -47,6 +47,7 @@ from fivefold.site.gate import GATE, Departure, leave, own_steps
 from fivefold.site.gathered import own_reply
 from fivefold.site.held_update import Held, members, smallest, taken
 from fivefold.site.kept_state import KeptState, State, computed
+from fivefold.site.life import notice_of
 from fivefold.site.preparation import prepare
 from fivefold.site.proposals import Proposals
 from fivefold.site.round_book import RoundBook
@@ -374,9 +375,7 @@ class Node:
     def _refusal(self, asked: Envelope, error: FivefoldError) -> bytes:
         with self.folder.audit() as log:
             log.write("refused", trip=asked.kind[:20], run=asked.place.run[:40], round=asked.place.round, **error.public())
-        notice = b""
-        if error.rule == "approval_withdrawn":
-            notice = own_notice(self.folder.state, asked.place.study, self.me)
+        notice = notice_of(self.folder, asked.place.study, self.me, error.rule)
         return m.reply(
             signed(self._key, asked.place, self.me, m.Refusal(error.code, error.rule, error.variable, notice)).encode()
         )

@@ -187,6 +187,35 @@ def test_a_site_approves_in_part(them: Them) -> None:
     assert approved == {name: ["all"] if name == "fir" else ["all", "nearly"] for name in SITES}
 
 
+def test_a_site_refuses_and_both_sides_tell_it(them: Them) -> None:
+    """The custodian's signed no comes with the node's; one that others signed in their names counts for nothing."""
+    signed = load_signed(sign_study(replace(them.signed.study, seed=11), them.key("lead")).to_bytes())
+    path = them.out / "other.signed.json"
+    path.write_bytes(signed.to_bytes())
+    for name in SITES[:-1]:
+        site = them.site(name)
+        approvals.approve(site.path, signed.study, signed.digest, them.custodian(name))
+        prepare(site, signed.study, signed.digest)
+    assert call(["site", "refuse", str(path), "--why", "no ethics vote", "--site", str(them.site("fir").path)]) == 0
+    with contextlib.suppress(SiteRefused):
+        them.run(signed=signed)
+    assert ("fir", "study_refused") in them.told()
+    here, there = life_of(them.site("fir"), signed), lives_of(them.out / "runs" / "a")["fir"]
+    assert here.state == there.state == "refused"
+    (mine,), (theirs,) = ([a for a in life.acts if a.what == "refuse"] for life in (here, there))
+    assert mine == theirs
+    assert (mine.why, mine.key) == ("no ethics vote", keys.public_of(them.custodian("fir")).hex())
+    assert {s for n, s in them.states().items() if n != "fir"} == {"outputs held"}
+
+    notice = them.site("fir").state / "refusals" / f"{signed.digest}.json"
+    facts = statements.read_statement(notice.read_bytes(), "it").facts
+    notice.write_bytes(statements.signed("refusal_notice", facts, keys.new_key(), keys.new_key()))
+    with contextlib.suppress(SiteRefused):
+        them.run(signed=signed, name="b")
+    assert {f["site"] for f in them.log("runs/b", "notice refused")} == {"fir"}
+    assert them.states("b")["fir"] == "proposed"
+
+
 def test_one_withdraws_in_mid_run(them: Them) -> None:
     gone: list[int] = []
 
