@@ -95,8 +95,10 @@ def notice_of(site: SiteFolder, study: str, name: str, rule: str) -> bytes:
     """The signed notice that goes with a node's refusal: why the custodian withdrew, or refused the study. Empty otherwise."""
     if rule == "approval_withdrawn":
         return own_notice(site.state, study, name)
+    if rule != "study_refused":  # whatever else was asked need not even name a study
+        return b""
     kept = _refusal(site, study)
-    return kept.read_bytes() if rule == "study_refused" and kept.is_file() else b""
+    return kept.read_bytes() if kept.is_file() else b""
 
 
 def counter(
