@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
@@ -13,6 +13,7 @@ import typer
 
 if TYPE_CHECKING:
     from fivefold.coordinator.rounds import Engine
+    from fivefold.coordinator.session import Run
     from fivefold.study.digest import SignedStudy
 
 Engines = Literal["local", "flare", "flower", "ray"]
@@ -52,6 +53,9 @@ def run(
         str, typer.Option(help="flower: where the SuperLink listens, if not there.", metavar="HOST:PORT")
     ] = "",
     deadline: Annotated[float, typer.Option(help="flower: seconds after which a site that does not answer is absent.")] = 600.0,
+    patience: Annotated[
+        float, typer.Option(help="flower: seconds for which a SuperLink that is lost in the run is sought again.")
+    ] = 300.0,
     flare_python: Annotated[
         Path | None, typer.Option(help="flare: an environment with nvflare; .venv-flare by default.")
     ] = None,
@@ -104,18 +108,30 @@ def run(
 
     try:
         over = Over(coordinator or signed.parent / "coordinator", superlink, deadline)
-        with _engine(engine, found, sites or signed.parent / "sites", flare_python, over) as carrier:
-            done = run_study(
+
+        def work(carrier: Engine, again: bool) -> Run:
+            return run_study(
                 found,
                 carrier,
                 folder,
                 tell=tell,
                 engine_name=engine,
-                resume=resume is not None,
+                resume=again or resume is not None,
                 sealed=sealed,
                 variations=variations,
                 proposal=b"" if seed is not None else found_beside(signed, found),
             )
+
+        def carried() -> AbstractContextManager[Engine]:
+            return _engine(engine, found, sites or signed.parent / "sites", flare_python, over)
+
+        if engine == "flower":
+            from fivefold.engines.flower.lasting import lasting
+
+            done = lasting(carried, work, patience=patience, tell=lambda line: errors.print(line, highlight=False))
+        else:
+            with carried() as carrier:
+                done = work(carrier, False)
     except KeyboardInterrupt:
         more = "" if seed is None else f" --seed {seed}"
         raise RunInterrupted(

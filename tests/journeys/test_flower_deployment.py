@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +19,8 @@ from fivefold.coordinator import session
 from fivefold.coordinator.rounds import Engine
 from fivefold.engines.flower import parcels, wire
 from fivefold.engines.flower.foreign_app import APPS
+from fivefold.engines.flower.grid import LOST
+from fivefold.engines.flower.lasting import lasting
 from fivefold.engines.flower.superlink import environment
 from fivefold.engines.local import local_engine
 from fivefold.errors import EngineProblem, ProtocolViolation, SiteRefused, SourceNotFound
@@ -127,25 +129,51 @@ class Stopping:
         yield from self.engine.exchange(requests)
 
 
-def test_a_superlink_stopped_in_a_run_ends_it_in_a_sentence_and_the_run_resumes_over_the_next(flower: Deployment) -> None:
-    out = flower.consortium
-    before = {name: flower.said(name).count("is connected") for name in INSTITUTIONS}
-    with pytest.raises(EngineProblem, match="does not answer") as stopped, flower.engine() as engine:
-        session.run(signed(out), Stopping(engine, flower), out / "stopped", tell=quiet, engine_name="flower", resume=False)
-    assert "--resume" in stopped.value.hint
-    with pytest.raises(SourceNotFound, match="no address"), flower.engine():
-        pass
-    flower.start_superlink()
-    flower.wait_for(lambda: all(flower.said(name).count("is connected") > before[name] for name in INSTITUTIONS))
-    answered = rounds_of(out / "stopped")
-    with flower.engine() as engine:
-        session.run(signed(out), engine, out / "stopped", tell=quiet, engine_name="flower", resume=True)
-    assert 1 <= len(answered) < len(rounds_of(out / "stopped"))
-    assert rounds_of(out / "stopped")[: len(answered)] == answered, "answered rounds are replayed, not asked again"
+def test_a_run_outlives_its_superlink(flower: Deployment) -> None:
+    """It is stopped in mid-round: the run seeks it as long as it is told to, and goes on over another Flower run."""
+    out, said = flower.consortium, list[str]()
+    stopping = iter([True])
+
+    def work(engine: Engine, again: bool) -> session.Run:
+        carrier = Stopping(engine, flower) if next(stopping, False) else engine
+        return session.run(signed(out), carrier, out / "stopped", tell=quiet, engine_name="flower", resume=again)
+
+    def tell(line: str) -> None:
+        said.append(line)
+        if len(said) > 2:
+            before = {name: flower.said(name).count("is connected") for name in INSTITUTIONS}
+            flower.start_superlink()
+            flower.wait_for(lambda: all(flower.said(name).count("is connected") > before[name] for name in INSTITUTIONS))
+
+    lasting(flower.engine, work, patience=60.0, tell=tell, wait=lambda seconds: None)
+    assert len(said) == 3
+    assert all("the SuperLink does not answer; trying again" in line for line in said)
     assert not any(r["dropped"] for r in rounds_of(out / "stopped"))
+    numbers = [r["round"] for r in rounds_of(out / "stopped")]
+    assert numbers == sorted(set(numbers)), "answered rounds are replayed, not asked again"
     with closing(local_engine(out / "sites", INSTITUTIONS)) as here:
         session.run(signed(out), here, out / "never-stopped", tell=quiet, engine_name="local", resume=False)
     assert comparable(out / "stopped") == comparable(out / "never-stopped")
+
+
+def test_a_superlink_that_stays_away_ends_the_run_in_a_sentence(flower: Deployment) -> None:
+    def work(engine: Engine, again: bool) -> None:
+        raise EngineProblem("it does not answer", rule=LOST, help="continue with --resume")
+
+    def connect() -> AbstractContextManager[Engine]:
+        if waited:
+            raise SourceNotFound("no SuperLink was started here")
+        return flower.engine()
+
+    waited = list[float]()
+    with pytest.raises(EngineProblem, match="it does not answer") as stopped:
+        lasting(connect, work, patience=100.0, tell=lambda line: None, wait=waited.append)
+    assert "--resume" in stopped.value.hint
+    assert sum(waited) == pytest.approx(100.0)
+    assert waited[0] <= 1.0 < 4.0 <= waited[3]
+    waited.append(0.0)
+    with pytest.raises(SourceNotFound):  # one that was never there is not sought
+        lasting(connect, work, patience=100.0, tell=lambda line: None, wait=waited.append)
 
 
 def test_a_logistic_model_and_an_app_in_torch_are_those_of_the_in_process_engine(

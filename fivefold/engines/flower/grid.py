@@ -24,12 +24,14 @@ LOOK_AROUND = 1.0
 BATCH = 4 << 20
 POSTED_FOR = 7 * 86_400.0
 """Seconds for which a message lies at the SuperLink whose answer nobody waits for."""
+LOST = "superlink_lost"
+"""The rule by which an error says that a connection that was there is lost."""
 SILENT = 12.0
 """Seconds without a sign of life (busy sites give one every 2 s) after which a site that was asked is held to be gone."""
 
 
 def _lost_link(error: Exception) -> EngineProblem:
-    return EngineProblem(str(error), help="Start the coordinator again, then continue with --resume.")
+    return EngineProblem(str(error), rule=LOST, help="Start the coordinator again, then continue with --resume.")
 
 
 def _never() -> bool:
