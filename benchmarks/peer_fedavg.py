@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from typing import BinaryIO
 
 from cryptography.hazmat.primitives import serialization
 
@@ -128,8 +129,8 @@ def _openssh(path: Path) -> None:
     path.write_bytes(key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()))
 
 
-def _started(name: str, words: tuple[str, ...], log: object, home: Path) -> subprocess.Popen[bytes]:
+def _started(name: str, words: tuple[str, ...], log: BinaryIO, home: Path) -> subprocess.Popen[bytes]:
     command = [str(Path(sys.executable).parent / name), *words]
     path = f"{Path(sys.executable).parent}:{environment().get('PATH', '')}"
     own = {**environment(), "PATH": path, "FLWR_HOME": str(home), "FLWR_LOG_LEVEL": "INFO"}
-    return subprocess.Popen(command, stdout=log, stderr=log, env=own)  # type: ignore[call-overload,no-any-return]
+    return subprocess.Popen(command, stdout=log, stderr=log, env=own)

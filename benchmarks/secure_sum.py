@@ -20,7 +20,7 @@ from fivefold.privacy.secagg import shamir
 from fivefold.privacy.secagg.keys import KeyPair, agree_all, new_pair, pair_from_private
 from fivefold.privacy.secagg.masks import WIDE, apply_masks, pair_sign, unmask
 from fivefold.privacy.secagg.ring import RING32, RING128, Ring, add_into, zeros
-from fivefold.protocol.questions import Array, Field
+from fivefold.protocol.questions import Array, Field, FieldKind
 
 WIDTH = 1_000_000
 NEIGHBOURS = (10, 50, 100)
@@ -227,8 +227,9 @@ def _encoding(figures: Figures) -> None:
     """Numbers to ring elements and back, which masking does not include."""
     values = np.random.default_rng(1).uniform(-1, 1, WIDTH)
     print(f"Encoding {WIDTH:,} numbers, apart from masking (one thread):", end=" ")
-    for kind, ring in (("update", RING32), ("real", RING128)):
-        fields = (Field("values", kind, 1.0, (WIDTH,)),)  # type: ignore[arg-type]
+    kinds: tuple[tuple[FieldKind, Ring], ...] = (("update", RING32), ("real", RING128))
+    for kind, ring in kinds:
+        fields = (Field("values", kind, 1.0, (WIDTH,)),)
         vector = pack({"values": values}, fields, SITES)
         best = in_turns(
             {"pack": partial(pack, {"values": values}, fields, SITES), "unpack": partial(unpack, vector, fields, SITES)}, 3

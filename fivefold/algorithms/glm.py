@@ -58,7 +58,7 @@ def rows_of(
     """The rows of an analysis, ready for a step."""
     model = design(formula, table.dictionary, sites)
     cases = select(table, variables, subgroup)
-    name = str(model.formula.response)
+    name = model.formula.outcome
     y = (cases[name] - unit[0]) / unit[1]
     shift = cases[offset] / unit[1] if offset else np.zeros(len(cases))
     shift = shift + np.log(cases[exposure]) if exposure else shift

@@ -73,9 +73,10 @@ def refuse(fit: Fit, columns: Sequence[Column], formula: str) -> None:
     """Raise `Collinear` or `Separation`, naming the variable, where the fit has failed."""
     if fit.dependence is not None:
         raise _collinear(fit.dependence, columns, formula)
-    if fit.drift is not None:
+    drift = fit.drift
+    if drift is not None:
         named = [i for i, c in enumerate(columns) if c.variables] or list(range(len(columns)))
-        column = columns[max(named, key=lambda i: abs(float(fit.drift[i])))]  # type: ignore[index]
+        column = columns[max(named, key=lambda i: abs(float(drift[i])))]
         variable = column.variables[0] if column.variables else ""
         raise Separation(
             f"the coefficient of {column.name!r} has no finite estimate: {' and '.join(map(repr, column.variables)) or 'it'} "

@@ -54,7 +54,7 @@ def private_rows(
     cases = select(table, variables, subgroup)
     columns = {n: np.clip(cases[n], *clip[n]) if n in clip else cases[n] for n in variables}
     inside = Table(cases.site, cases.dictionary, columns, cases.person)
-    y = (inside[str(model.formula.response)] - unit[0]) / unit[1]
+    y = (inside[model.formula.outcome] - unit[0]) / unit[1]
     return matrix(model, inside, Scaling(np.asarray(centre), np.asarray(scale))), y, per_person(cases)
 
 

@@ -85,7 +85,8 @@ def coefficient_table(found: Estimates, confidence: float, degrees: float | None
 def effect_table(coefficients: ResultTable, kind: str, constant: str | None) -> ResultTable:
     """What a unit of each covariate does: differences, or ratios exp(coefficient); without the intercept."""
     change = _exp if kind != "difference" else float
-    rows = [(r[0], change(r[1]), change(r[5]), change(r[6]), r[4]) for r in coefficients.rows if r[0] != constant]  # type: ignore[arg-type]
+    numbers = [map(change, coefficients.numbers(c)) for c in ("estimate", "low", "high")]
+    rows = [r for r in zip(coefficients.column("term"), *numbers, coefficients.column("p"), strict=True) if r[0] != constant]
     return ResultTable.of(f"{WORDS[kind]}s", ("term", kind, "low", "high", "p"), rows, notes=coefficients.notes)
 
 

@@ -59,7 +59,7 @@ class GlmSpec:
 
     @property
     def response(self) -> str:
-        return str(self.formula.response)
+        return self.formula.outcome
 
     @property
     def variables(self) -> tuple[str, ...]:

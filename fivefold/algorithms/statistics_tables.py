@@ -12,7 +12,7 @@ import numpy.typing as npt
 from fivefold.algorithms.cohort import Watch
 from fivefold.algorithms.design import level_label
 from fivefold.protocol.questions import Aggregate
-from fivefold.protocol.results import Figure, Result, ResultTable
+from fivefold.protocol.results import Figure, Result, ResultTable, Scalar
 
 if TYPE_CHECKING:
     from fivefold.algorithms.statistics import StatisticsSpec
@@ -95,14 +95,14 @@ def result_of(
 
 
 def _number_table(spec: StatisticsSpec, numbers: Mapping[str, Numbers], missing: Mapping[str, int]) -> ResultTable:
-    rows = []
+    rows: list[tuple[Scalar, ...]] = []
     for name in spec.numbers:
         unit, found = spec.setting.dictionary[name].unit, numbers.get(name)
         if found is None:
             rows.append((name, unit, None, None, missing[name], None, None, None))
             continue
         deviation = float(np.sqrt(found.variance))
-        rows.append((name, unit, found.persons, found.n, missing[name], found.mean, found.variance, deviation))  # type: ignore[arg-type]
+        rows.append((name, unit, found.persons, found.n, missing[name], found.mean, found.variance, deviation))
     columns = ("variable", "unit", "persons", "n", "missing", "mean", "variance", "standard_deviation")
     return ResultTable.of("Numbers", columns, rows, notes=("n counts rows with a value; the variance divides by n - 1",))
 

@@ -50,7 +50,7 @@ def problem(table: Table, fit: Mapping[str, Any]) -> tuple[Model, Part, Part]:
     constants = Scaling(np.asarray(fit["centre"]), np.asarray(fit["scale"]))
     x = matrix(columns, cases, constants)[:, [bool(c.variables) for c in columns.columns]]
     middle, unit = (float(v) for v in fit["unit"])
-    rows = _ordered(Part(x, (cases[columns.formula.response] - middle) / unit, cases.person))  # type: ignore[index]
+    rows = _ordered(Part(x, (cases[columns.formula.outcome] - middle) / unit, cases.person))
     if not fit["holdout"]:
         return build(model), rows, rows
     who = by_content(rows) if fit.get("by_content") else rows.person

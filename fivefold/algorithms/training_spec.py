@@ -77,7 +77,7 @@ class TrainingSpec:
 
     @property
     def response(self) -> str:
-        return str(self.formula.response)
+        return self.formula.outcome
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -132,7 +132,7 @@ def parse_training(analysis: Analysis, setting: Setting, more: Sequence[str] = (
     `FormulaInvalid` with what to write instead."""
     options = Options(analysis, (*OPTIONS, *more))
     formula = _formula(analysis.formula)
-    task, outputs = _task(str(formula.response), setting, analysis.formula)
+    task, outputs = _task(formula.outcome, setting, analysis.formula)
     options.subgroup(setting.dictionary)
     columns = design(formula, setting.dictionary)
     private = setting.differential_privacy

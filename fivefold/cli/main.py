@@ -70,7 +70,8 @@ class Nouns(click.Group):
             from fivefold.cli.arguments import explained
 
             return explained(get_command(module.app))
-        return module.command  # type: ignore[no-any-return]
+        command: click.Command = module.command
+        return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in NOUNS and not args[0].startswith("-"):

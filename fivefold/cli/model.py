@@ -43,7 +43,7 @@ def export(
     """Write a trained model with its model card; of a sealed run only what output checkers let go. Never a pickle."""
     from fivefold.coordinator import model_export
 
-    wanted = dict.fromkeys(k.value for k in kind or [FormatName.onnx])
-    folder = model_export.export(run, tuple(wanted), out, analysis=analysis, base=base)  # type: ignore[arg-type]
+    wanted: list[model_export.Format] = [k.value for k in dict.fromkeys(kind or [FormatName.onnx])]
+    folder = model_export.export(run, wanted, out, analysis=analysis, base=base)
     for path in sorted(folder.iterdir()):
         typer.echo(f"✓ {path} ({path.stat().st_size:,} bytes)")

@@ -7,6 +7,7 @@ custodian permits `site_totals`. The replies are told to all sites as they were 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from fivefold.errors import MessageMalformed, TooManyDropouts
 from fivefold.privacy.fixed_point import unpack
 from fivefold.protocol import messages as m
 from fivefold.protocol.messages import Place
+from fivefold.protocol.questions import Array
 from fivefold.records.audit import AuditLog
 from fivefold.replay.cursor import Asked
 from fivefold.replay.gathered import elements
@@ -38,23 +40,14 @@ def gather(
     for trial in range(ATTEMPTS):
         there.anew()
         there.open(sums, asked.round, opening)
-        replies, vectors = dict[str, bytes](), dict[str, np.ndarray]()
-
-        def heard(site: str, envelope: bytes, replies=replies, vectors=vectors) -> None:  # type: ignore[no-untyped-def]
-            reply = opened(envelope, m.Gathered, roster, place, site)[1]
-            if reply.question != said:
-                raise MessageMalformed("a reply is to another question")
-            vector = elements(asked, reply.vector)
-            unpack(vector, asked.fields, len(roster.names), 1)  # a number beyond its bound is no answer
-            replies[site], vectors[site] = envelope, vector
-
         try:
             there.enough(sums.thresholds.survivors_needed)
             log.write("gather", round=asked.round, analysis=asked.analysis.name, steps=steps)
             wanted = [s for s in taking_part(asked, roster.names) if s in there.known]
             tasks = {s: m.Task(question, history.since(there.known[s])).encode() for s in wanted}
             there.about(wanted, True, True)
-            sums.hear(there.exchange({s: m.request(place, m.Gather(t)) for s, t in tasks.items()}), heard)
+            answers = there.exchange({s: m.request(place, m.Gather(t)) for s, t in tasks.items()})
+            replies, vectors = _heard(sums, asked, place, said, answers)
             if len(replies) < sums.thresholds.survivors_needed:
                 raise TooManyDropouts(f"{len(replies)} of {len(roster.names)} sites sent their own reply")
             names = roster.in_order(replies)
@@ -65,3 +58,21 @@ def gather(
             lost = error
             there.stop(error, last=trial == ATTEMPTS - 1)
     raise lost
+
+
+def _heard(
+    sums: SecureRounds, asked: Asked, place: Place, said: bytes, answers: Iterable[tuple[str, bytes]]
+) -> tuple[dict[str, bytes], dict[str, Array]]:
+    """What each site replied, as it was signed and as ring elements."""
+    replies, vectors = dict[str, bytes](), dict[str, Array]()
+
+    def heard(site: str, envelope: bytes) -> None:
+        reply = opened(envelope, m.Gathered, sums.roster, place, site)[1]
+        if reply.question != said:
+            raise MessageMalformed("a reply is to another question")
+        vector = elements(asked, reply.vector)
+        unpack(vector, asked.fields, len(sums.roster.names), 1)  # a number beyond its bound is no answer
+        replies[site], vectors[site] = envelope, vector
+
+    sums.hear(answers, heard)
+    return replies, vectors

@@ -42,18 +42,19 @@ class Partition:
 
 def parse(text: str) -> Partition:
     """`dirichlet:0.3` and its kin. Raises `SimulationInvalid`."""
-    kind, _, rest = text.partition(":")
-    if kind == "natural":
+    name, _, rest = text.partition(":")
+    if name == "natural":
         return Partition("natural", variable=rest)
-    defaults = {"iid": 0.0, "dirichlet": 0.3, "label": 2.0, "quantity": 0.5}
+    defaults: dict[Kind, float] = {"iid": 0.0, "dirichlet": 0.3, "label": 2.0, "quantity": 0.5}
     try:
+        kind = next(k for k in defaults if k == name)
         value = float(rest) if rest else defaults[kind]
-    except (KeyError, ValueError):
+    except (StopIteration, ValueError):
         raise SimulationInvalid(f"there is no partition {text!r}", help=f"Write one of: {EXAMPLES}.") from None
     whole = kind != "label" or value.is_integer()
     if (kind == "iid" and rest) or (kind != "iid" and not (1e-3 <= value <= 1e6 and whole)) or (kind == "label" and value < 1):
         raise SimulationInvalid(f"the partition {text!r} has a number that does not fit", help=f"Write one of: {EXAMPLES}.")
-    return Partition(kind, value)  # type: ignore[arg-type]
+    return Partition(kind, value)
 
 
 def chance(seed: int, *words: object) -> np.random.Generator:

@@ -205,7 +205,7 @@ def _blocks(merged: Merged, fit: Mapping[str, Any], size: int) -> Iterator[tuple
     x = matrix(columns, cases, Scaling(np.asarray(fit["centre"]), np.asarray(fit["scale"])))
     x = x[:, [bool(c.variables) for c in columns.columns]]
     middle, unit = (float(v) for v in fit["unit"])
-    y = (cases[columns.formula.response] - middle) / unit  # type: ignore[index]
+    y = (cases[columns.formula.outcome] - middle) / unit
     start = np.searchsorted(cases[""], np.arange(len(merged.start)))
     for a in range(0, len(start) - 1, size):
         some = start[a : a + size + 1]

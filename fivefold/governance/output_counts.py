@@ -183,8 +183,8 @@ def _categories(study: Study, result: Result) -> dict[str, CountTable]:
         return {}
     out: dict[str, CountTable] = {}
     for name in dict.fromkeys(str(v) for v in table.column("variable")):
-        cells = [p for v, p in zip(table.column("variable"), table.column("persons"), strict=True) if v == name]
-        out[f"categories.{name}"] = CountTable(name, ((name, study.phenotypes[name].levels),), _floats(cells))
+        cells = np.array([p for v, p in zip(table.column("variable"), table.numbers("persons"), strict=True) if v == name])
+        out[f"categories.{name}"] = CountTable(name, ((name, study.phenotypes[name].levels),), cells)
     return out
 
 
@@ -197,13 +197,9 @@ def _pairs(study: Study, analysis: Analysis, result: Result) -> dict[str, CountT
         table: ResultTable | None = result.tables.get(name)
         if table is not None:
             axes = tuple((v, study.phenotypes[v].levels) for v in (a, b))
-            counts = _floats(table.column("persons")).reshape(tuple(len(levels) for _, levels in axes))
+            counts = np.array(table.numbers("persons")).reshape(tuple(len(levels) for _, levels in axes))
             out[name] = CountTable(name, axes, counts)
     return out
-
-
-def _floats(values: Any) -> Any:
-    return np.array(list(values), dtype=np.float64)  # None becomes NaN
 
 
 def population(found: SignedStudy) -> str:

@@ -140,7 +140,7 @@ def _table(name: str, table: ResultTable, hidden: Mapping[str, np.ndarray[Any, A
         out = _rows(out, [_without_few(table.columns, row, minimum) for row in out.rows])
     if name == "quantiles" and base > 1:
         out = _mapped(out, lambda column, value: value)
-        middle = [(a + b) / 2 for a, b in zip(out.column("low"), out.column("high"), strict=True)]  # type: ignore[operator]
+        middle = [(a + b) / 2 for a, b in zip(out.numbers("low"), out.numbers("high"), strict=True)]
         at = out.columns.index("estimate")
         out = _rows(out, [(*r[:at], m, *r[at + 1 :]) for r, m in zip(out.rows, middle, strict=True)])
     digits = DIGITS.get(name, OTHER_DIGITS)

@@ -131,13 +131,13 @@ def _load(source: str) -> dict[str, Any]:
     return out
 
 
-def _model(terms: dict[str, str], libraries: dict[str, Any]) -> Any:
+def _model(terms: dict[str, Any], libraries: dict[str, Any]) -> Any:
     """bytes of a call → arrays. The code runs here for the first time."""
     from fivefold.models.model import ModelSpec
 
     np, own, tensors = libraries["numpy"], libraries["own"], libraries["tensors"]
     code = compile(terms["source"], "model", "exec")
-    spec = ModelSpec("code", terms["task"], 0, int(terms["outputs"]))  # type: ignore[arg-type]
+    spec = ModelSpec("code", terms["task"], 0, int(terms["outputs"]))
 
     def made() -> dict[str, Any]:
         """Anew for each call, so that an answer follows from what was asked, and a run that is resumed gives the same."""

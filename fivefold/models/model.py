@@ -117,7 +117,8 @@ class ByRow(Protocol):
 
 def build(spec: ModelSpec) -> Model:
     """The model of a spec; its module is imported only now."""
-    return import_module(KINDS[spec.kind][0]).build(spec)  # type: ignore[no-any-return]
+    model: Model = import_module(KINDS[spec.kind][0]).build(spec)
+    return model
 
 
 def size(model: Model) -> int:

@@ -46,18 +46,19 @@ Parcels = Mapping[str, bytes]
 """Bytes by the name of a site."""
 
 
+@dataclass(frozen=True)
 class Message:
     """A dataclass whose parts travel under their names; what each may hold follows from its annotation."""
 
     kind: ClassVar[str]
 
     def encode(self) -> bytes:
-        return encode({f.name: getattr(self, f.name) for f in fields(self)})  # type: ignore[arg-type]
+        return encode({f.name: getattr(self, f.name) for f in fields(self)})
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
         """Raises `MessageMalformed`."""
-        return cls(**parts_of(decode(data), {f.name: str(f.type) for f in fields(cls)}, cls.kind))  # type: ignore[arg-type]
+        return cls(**parts_of(decode(data), {f.name: str(f.type) for f in fields(cls)}, cls.kind))
 
 
 # ---- what the coordinator asks --------------------------------------------------------------------------------------

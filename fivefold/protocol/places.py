@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -38,9 +38,9 @@ class Roster:
     def key(self, name: str) -> bytes:
         return self.keys[self.place[name]]
 
-    def in_order(self, names: object) -> Names:
+    def in_order(self, names: Iterable[str]) -> Names:
         """Some of the sites, in the study's order."""
-        chosen = set(names)  # type: ignore[call-overload]
+        chosen = set(names)
         return tuple(n for n in self.names if n in chosen)
 
 

@@ -31,6 +31,10 @@ class ResultTable:
         i = self.columns.index(name)
         return tuple(row[i] for row in self.rows)
 
+    def numbers(self, name: str) -> tuple[float, ...]:
+        """A column, NaN where it has no number."""
+        return tuple(float(v) if isinstance(v, (int, float)) else float("nan") for v in self.column(name))
+
     @classmethod
     def of(cls, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], **more: Any) -> ResultTable:
         """Build from any numbers: NumPy scalars become Python's, NaN becomes None."""

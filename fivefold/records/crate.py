@@ -106,7 +106,8 @@ def crate_of(folder: Path, record: RunRecord) -> dict[str, Any]:
         crate.add_jsonld(dict(entity))
     for name, value in _root(record).items():
         crate.root_dataset[name] = value
-    return crate.metadata.generate()  # type: ignore[no-any-return]
+    graph: dict[str, Any] = crate.metadata.generate()
+    return graph
 
 
 def _root(record: RunRecord) -> Entity:

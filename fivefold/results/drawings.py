@@ -69,7 +69,7 @@ def survival(axes: Axes, table: ResultTable, figure: Figure) -> None:
     time, estimate, low, high = (_numbers(table, figure, role) for role in ("time", "estimate", "low", "high"))
     groups = _groups(table, figure, "group", len(time))
     at_risk = figure.mapping.get("at_risk", "at_risk")
-    risk = _floats(table.column(at_risk)) if at_risk in table.columns else []
+    risk = table.numbers(at_risk) if at_risk in table.columns else ()
     latest = max((t for t in time if not math.isnan(t)), default=1.0)
     for k, (name, rows) in enumerate(groups.items()):
         rows = _in_order(rows, time)
@@ -261,13 +261,8 @@ def _column(table: ResultTable, figure: Figure, role: str) -> tuple[Scalar, ...]
     return table.column(figure.mapping[role])
 
 
-def _numbers(table: ResultTable, figure: Figure, role: str) -> list[float]:
-    """A column as floats; NaN where a value was withheld."""
-    return _floats(_column(table, figure, role))
-
-
-def _floats(values: Sequence[Scalar]) -> list[float]:
-    return [float(v) if isinstance(v, (int, float)) else math.nan for v in values]
+def _numbers(table: ResultTable, figure: Figure, role: str) -> tuple[float, ...]:
+    return table.numbers(figure.mapping[role])
 
 
 def _groups(table: ResultTable, figure: Figure, role: str, rows: int) -> dict[str, list[int]]:

@@ -75,6 +75,13 @@ class Formula:
         return tuple(v for v in dict.fromkeys((*response, *self.covariates, *self.strata)) if v != SITE)
 
     @property
+    def outcome(self) -> str:
+        """The response, of a method that has refused survival times."""
+        if isinstance(self.response, Survival):
+            raise TypeError(f"`{self.text}` has a survival response")
+        return self.response
+
+    @property
     def by_site(self) -> bool:
         """True with fixed effects by site (strata by site need no totals of single sites)."""
         return SITE in self.covariates

@@ -59,6 +59,7 @@ def test_people_see_at_once_that_nothing_is_governed(study: Path, capsys: pytest
     ("options", "code", "words"),
     [
         (["--partition", "dirichlet:many"], 85, "dirichlet:0.3"),
+        (["--partition", "dirichlett:0.3"], 85, "dirichlet:0.3"),
         (["--partition", "natural"], 85, "--sites"),
         (["--clients", "10", "--roster", "11"], 85, "--roster"),
         (["--secure", "--roster", "200"], 85, "128"),

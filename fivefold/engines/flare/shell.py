@@ -35,7 +35,7 @@ from fivefold.study.digest import load_signed
 CHECK_SECONDS = 0.02
 
 
-class StudyController(Controller):  # type: ignore[misc]
+class StudyController(Controller):  # type: ignore[misc]  # nvflare has no types
     """Runs the study on the server, or relays for a coordinator's process that has left its address in the environment."""
 
     def __init__(self, deadline: int = DEADLINE_SECONDS) -> None:
@@ -115,7 +115,7 @@ def _done(replies: queue.SimpleQueue[tuple[str, bytes | None]], name: str) -> Ca
     return done
 
 
-class SiteExecutor(Executor):  # type: ignore[misc]
+class SiteExecutor(Executor):  # type: ignore[misc]  # nvflare has no types
     """Hands each request to this site's node, which verifies, judges and answers; FLARE sees bytes."""
 
     def __init__(self) -> None:

@@ -101,4 +101,5 @@ def admitted(found: str) -> str:
 
 def dialect() -> Dialect:
     """That of the flwr that is installed. Raises `EngineMissing` where none of those admitted is."""
+    # a module has the shape, which its type cannot tell
     return cast(Dialect, import_module(f"fivefold.engines.flower.{admitted(installed())}"))

@@ -19,14 +19,14 @@ WHERE = "site-folder.txt"
 """A data sample may hold this file with the path of the site's folder, instead of the folder's content."""
 
 
-class StudyPlan(ComputePlanBuilder):  # type: ignore[misc]
+class StudyPlan(ComputePlanBuilder):  # type: ignore[misc]  # substrafl has no types
     """A signed study as a compute plan: `num_rounds` times a task at each site, then one that adds up."""
 
     def __init__(self, study: str) -> None:
         super().__init__(study=study)
         self.study = study.encode()
 
-    @remote_data  # type: ignore[untyped-decorator]
+    @remote_data  # type: ignore[untyped-decorator]  # substrafl has no types
     def answer(self, data_from_opener: Any, shared_state: Any = None) -> dict[str, bytes]:
         history = shared_state["history"] if shared_state else b""
         folder = Path(data_from_opener)
@@ -34,7 +34,7 @@ class StudyPlan(ComputePlanBuilder):  # type: ignore[misc]
             folder = Path((folder / WHERE).read_text(encoding="utf-8").strip())
         return {"answer": answer(self.study, folder, history, datetime.now(UTC)), "history": history}
 
-    @remote  # type: ignore[untyped-decorator]
+    @remote  # type: ignore[untyped-decorator]  # substrafl has no types
     def add(self, shared_states: Any) -> dict[str, bytes]:
         heard = list(shared_states)
         return {"history": add(self.study, [h["answer"] for h in heard], heard[0]["history"])}

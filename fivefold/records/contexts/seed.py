@@ -16,7 +16,7 @@ from typing import Any
 def seed(cache: str, paths: list[str]) -> None:
     """Store each file in the cache `CACHE.sqlite`. Nothing is sent anywhere: an adapter answers in the network's place."""
     from requests.adapters import HTTPAdapter
-    from requests_cache import CachedSession  # type: ignore[import-not-found,unused-ignore]
+    from requests_cache import CachedSession  # type: ignore[import-not-found,unused-ignore]  # only the validator has it
     from urllib3 import HTTPResponse
 
     contexts = {json.loads(data)["@id"]: data for data in (Path(path).read_bytes() for path in paths)}
