@@ -22,7 +22,7 @@ Others = Annotated[
     typer.Option(
         "--against",
         "--head",
-        help="Another party's log, or a head that a witness kept or signed; again and again.",
+        help="Another party's log, a copy of this one, a research package, or a head that was kept or lodged; again and again.",
         metavar="FILE",
     ),
 ]

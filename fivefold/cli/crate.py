@@ -211,7 +211,7 @@ def reproduce(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Replay the aggregates: is the result's digest the same? Exit code 58 where it is not; no row is read, no site asked."""
+    """Replay the aggregates: is the result's digest the same? Exit code 91 where it is not; no row is read, no site asked."""
     from dataclasses import asdict
 
     from fivefold.coordinator.package_check import reproduction

@@ -4,6 +4,9 @@ In each round every site is shown the head of every other site's log and of the 
 the coordinator is shown the sites'; all of them write what they saw into their own logs (entries `heads`). A log that was
 rewritten, cut or put back then lacks what others hold; an owner who tells two stories has signed both.
 
+After a run's last trip nobody is shown anything. What the airlock writes then is witnessed by whoever keeps a copy of the log,
+as in a research package, which also holds the head that each site signed with its evidence; or a lodged head (`lodged.py`).
+
 On the wire a head has 144 bytes: key 32 · number 8 · size 8 · hash 32 · signature 64 (big-endian).
 """
 
@@ -19,12 +22,14 @@ from typing import Any
 from fivefold.errors import AuditBroken, ProtocolViolation, RunError
 from fivefold.records.audit import Report, entries, verify
 from fivefold.records.audit_entries import KEY_CHANGED, MAX_LINE, Entry, Head, check_head, line_of, opening_key, read_head
+from fivefold.records.bag import payload_of
 from fivefold.records.lodged import FORMAT, read_lodged
 
 COORDINATOR = "coordinator"
 """The owner of a run's log; each run's has a key of its own."""
 HEADS = "heads"
 """The event by which a log says what it was shown."""
+BEGINNINGS = ("run begun", "run resumed")
 FORM = struct.Struct(">32sQQ32s64s")
 
 
@@ -96,14 +101,15 @@ def seen_in(entry: Entry, name: str) -> Iterator[Seen]:
 
 
 def against(path: Path, others: Sequence[Path], public_key: bytes | None = None) -> Compared:
-    """Verify a log, and compare it with what others hold: logs (verified first), heads, lodged heads.
+    """Verify a log, and compare it with what others hold: logs (verified first), kept copies of this one, packages, heads,
+    lodged heads.
 
     Raises `AuditBroken` where the log lacks an entry that somebody witnessed, naming the first line that was rewritten or cut
     as closely as the witnesses permit; where an owner signed two stories; and where nobody witnessed this log at all.
     """
     report = verify(path, public_key)
-    seen = [one for other in others for one in _held_by(other)]
-    runs = {str(e.facts["run"]) for e in entries(path) if e.event in ("run begun", "run resumed")}
+    seen = [one for other in others if not (other.exists() and other.samefile(path)) for one in _held_by(other)]
+    runs = _runs(path)
     theirs = [one for one in seen if one.head.owner == report.owner]
     mine = [one for one in theirs if report.owner != COORDINATOR or not one.run or one.run in runs]
     for one in mine:
@@ -171,7 +177,10 @@ def _one_story(seen: Iterable[Seen]) -> None:
 
 
 def _held_by(path: Path) -> Iterator[Seen]:
-    """What a witness's file holds: a log with its entries `heads`, or a head by itself."""
+    """What a witness's file holds: a log with its entries `heads` and its own end, a head by itself, or a package."""
+    if path.is_dir():
+        yield from _in_package(path)
+        return
     try:
         with path.open("rb") as file:
             line = file.readline(MAX_LINE + 1)
@@ -187,9 +196,40 @@ def _held_by(path: Path) -> Iterator[Seen]:
         check_head(head, path.name)
         yield Seen(head, "a witness", path.name)
     else:
-        verify(path)
-        for entry in entries(path):
-            yield from seen_in(entry, path.name)
+        yield from _in_log(path, path.name, "a kept copy")
+
+
+def _in_log(path: Path, name: str, keeper: str) -> Iterator[Seen]:
+    """What a log was shown; and its own last entry, for whoever kept this copy."""
+    verify(path)
+    for entry in entries(path):
+        yield from seen_in(entry, name)
+    end, runs = read_head(path), sorted(_runs(path))
+    if end is not None and end.signature:
+        yield Seen(end, keeper, name, runs[0] if runs else "")
+
+
+def _in_package(path: Path) -> Iterator[Seen]:
+    """The coordinator's log as it was packed, and the head of each site's as the site signed it with its evidence."""
+    keeper, inside = f"the package {path.resolve().name}", payload_of(path)
+    if not (inside / "run" / "audit.jsonl").is_file():
+        raise RunError(f"{path} is a folder, and no research package", help="Name a log, a package, or a head that was kept.")
+    yield from _in_log(inside / "run" / "audit.jsonl", f"{path.name}, run/audit.jsonl", keeper)
+    for place in sorted((inside / "sign-offs").glob("*.json")):
+        where = f"{path.name}, sign-offs/{place.name}"
+        try:
+            facts = json.loads(place.read_bytes())["facts"]
+            log = facts["log"]
+            head = Head(facts["site"], log["key"], log["entries"], log["head"], log["size"], log["signature"])
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            raise AuditBroken(f"{where}: the site's signed head is not there, or was altered") from error
+        check_head(head, where)
+        if head.signature:
+            yield Seen(head, keeper, where)
+
+
+def _runs(path: Path) -> set[str]:
+    return {str(e.facts["run"]) for e in entries(path) if e.event in BEGINNINGS}
 
 
 def _sized(path: Path) -> Iterator[tuple[Entry, int]]:

@@ -13,7 +13,6 @@ from fivefold.errors import NotApproved
 from fivefold.governance import five_safes
 from fivefold.governance.evidence import KIND
 from fivefold.governance.statements import read_chain, signed
-from fivefold.records.audit import read_head
 from fivefold.site.budget import by_study
 from fivefold.site.budget_book import load, place
 from fivefold.site.folder import SiteFolder
@@ -30,8 +29,8 @@ def evidence_of(site: SiteFolder, found: SignedStudy, *, now: datetime | None = 
     chain = site.state / "approvals" / found.digest
     if not read_chain(chain):
         raise NotApproved("the custodian has not approved this study", rule="no_approval")
-    with site.act("evidence", study=found.digest):
-        head = read_head(site.state / "audit.jsonl")
+    with site.act("evidence", study=found.digest) as log:
+        head = log.head
         tags = _tags(site, found)
         facts: dict[str, Any] = {
             "site": site.name(),
@@ -39,7 +38,7 @@ def evidence_of(site: SiteFolder, found: SignedStudy, *, now: datetime | None = 
             "approvals": [path.read_text("utf-8") for path in sorted(chain.glob("*.json"))],
             "data": tags[0],
             "mapping": tags[1],
-            "log": {"entries": head.seq if head else 0, "head": head.hash if head else ""},
+            "log": {"entries": head.seq, "head": head.hash, "size": head.size, "key": head.key, "signature": head.signature},
             "privacy": _privacy(site, found),
             "safes": _safes(site, found, now),
             "at": now.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +17,10 @@ from fivefold.coordinator import airlock, sealing
 from fivefold.coordinator.life import lives_of
 from fivefold.coordinator.recall import why_not
 from fivefold.governance.output_forms import numbers_in
+from fivefold.records import audit_entries as form
 from fivefold.records.audit import entries, verify
 from fivefold.records.five_safes_page import EPSILON
+from fivefold.records.witness import against
 from tests.records.repository_double import TOKEN, Repository, repository
 
 
@@ -75,6 +78,32 @@ def test_the_story_names_both_checkers_and_every_check(package: Path, capsys: py
     assert said == ["output_request", "output_decision", "output_decision", "output_release"]
 
 
+def test_a_package_witnesses_what_was_logged_after_the_last_round(
+    lung: Path, package: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Requests, decisions and releases are written when no site is shown a head any more."""
+    logs = [lung / "runs" / "sealed" / "audit.jsonl", *sorted((lung / "sites").glob("*/state/audit.jsonl"))]
+    for log in logs:
+        compared = against(log, [package])
+        assert compared.heads["the package sealed-crate"] == 1
+        last = [e.event for e in entries(log)][: compared.last]
+        assert {"output decision", "output release"} < set(last) if log is logs[0] else "release entered" in last, last
+    for suffix in ("", ".head"):
+        shutil.copy(f"{logs[0]}{suffix}", tmp_path / f"audit.jsonl{suffix}")
+    lines = logs[0].read_bytes().splitlines(keepends=True)
+    at = next(n for n, e in enumerate(entries(logs[0])) if e.event == "output decision")
+    last = form.entry_of(lines[at - 1], "audit.jsonl", at)
+    it = airlock.airlock(lung / "runs" / "sealed")
+    key = airlock.coordinator_key(it.folder, it.run)
+    (tmp_path / "audit.jsonl").write_bytes(b"".join(lines[:at]))
+    end = form.new_head(last, sum(map(len, lines[:at])), key)
+    (tmp_path / "audit.jsonl.head").write_bytes(form.line_of(end))
+    for site in logs[1:]:
+        against(tmp_path / "audit.jsonl", [site])  # the sites know of nothing
+    assert run(["audit", "verify", str(tmp_path / "audit.jsonl"), "--against", str(package)]) == 55
+    assert "and the package sealed-crate witnessed line" in capsys.readouterr().err
+
+
 def test_a_checker_reproduces_the_release_with_its_rounding(
     lung: Path, package: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -101,14 +130,14 @@ def test_it_is_published_when_asked_and_only_then(
     assert "published: 10.5072/zenodo.1001" in said.out
     assert zenodo.deposits[1001]["submitted"]
     assert zenodo.deposits[1001]["metadata"]["title"] == "Survival with advanced lung cancer"
+    assert zenodo.deposits[1001]["metadata"]["communities"] == [{"identifier": "heart"}]
     assert zenodo.files[1001] == {"sealed-crate.zip": package.with_name("sealed-crate.zip").read_bytes()}
     assert TOKEN not in said.out + said.err + package.with_name("sealed-crate.zenodo.json").read_text()
     assert TOKEN.encode() not in zenodo.files[1001]["sealed-crate.zip"]
+    assert not [p for p in package.parents[1].rglob("*") if p.is_file() and TOKEN.encode() in p.read_bytes()]  # logs too
 
 
 def test_a_package_that_was_changed_is_not_published(package: Path, zenodo: Repository, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(package, changed := tmp_path / "changed")
     with (changed / "data" / "run" / "result.json").open("a") as file:
         file.write(" ")
@@ -151,8 +180,6 @@ def test_a_wrong_release_is_recalled(
     lung: Path, zenodo: Repository, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A notice that anybody can verify, an incident at both sides, a mark on the release and on its package."""
-    import shutil
-
     out = tmp_path / "lung"
     shutil.copytree(lung, out)
     place, package = out / "runs" / "sealed", out / "runs" / "sealed-crate"

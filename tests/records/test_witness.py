@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from fivefold.auth import keys
 from fivefold.cli.audit import app
-from fivefold.errors import AuditBroken, ProtocolViolation
+from fivefold.errors import AuditBroken, ProtocolViolation, RunError
 from fivefold.protocol.messages import Advert, Roster
 from fivefold.records.audit import AuditLog, read_head
 from fivefold.records.audit_entries import Head
@@ -166,6 +166,23 @@ def test_witnesses_that_saw_nothing_prove_nothing(tmp_path: Path) -> None:
     log(tmp_path / "b", "birch")
     with pytest.raises(AuditBroken, match="none of the witnesses holds a head of alder"):
         against(tmp_path / "a", [tmp_path / "b"])
+
+
+def test_a_kept_copy_witnesses_all_up_to_its_own_end(tmp_path: Path) -> None:
+    """What was written after the last round, when nobody was shown a head any more."""
+    mine, kept = tmp_path / "alder.jsonl", tmp_path / "kept.jsonl"
+    log(mine, events=7)
+    for suffix in ("", ".head"):
+        shutil.copy(f"{mine}{suffix}", f"{kept}{suffix}")
+    log(mine)
+    assert (dict(against(mine, [kept]).heads), against(mine, [kept]).last) == ({"a kept copy": 1}, 8)
+    with pytest.raises(AuditBroken, match="none of the witnesses holds a head of alder"):
+        against(mine, [mine])  # nobody witnesses for itself
+    rewritten(mine, 7)
+    with pytest.raises(AuditBroken, match=r"line 8 of alder.jsonl is not the entry that a kept copy witnessed"):
+        against(mine, [kept])
+    with pytest.raises(RunError, match="no research package"):
+        against(mine, [tmp_path])
 
 
 def test_a_lodged_head(tmp_path: Path) -> None:
