@@ -126,6 +126,9 @@ def _read(path: Path) -> bytes:
             pem = file.read(1 << 16)
     except OSError as error:
         raise KeyProblem(f"the key file {path} cannot be read: {error.strerror}") from error
+    if b"PRIVATE KEY" not in pem:
+        hint = "Name the private half: it lies beside the .pub, and ends in .key." if path.suffix == ".pub" else KeyProblem.help
+        raise KeyProblem(f"{path} is not a private key file", help=hint)
     if os.name == "posix" and mode & 0o077:
         raise KeyProblem(f"others can read the key file {path}", help=f"Take their rights away: chmod 600 {path}")
     return pem

@@ -11,6 +11,10 @@ import click
 
 def explained(command: click.Command) -> click.Command:
     """The command, and all below it, with the help of each argument as its function's signature gives it."""
+    from typer.core import TyperGroup
+
+    if isinstance(command, TyperGroup):
+        command.suggest_commands = False  # click suggests names itself since 8.5; both together say it twice
     if isinstance(command, click.Group):
         for below in command.commands.values():
             explained(below)

@@ -56,7 +56,7 @@ def head(
     """Verify the log, then print its signed head: whoever keeps it can show later that the log was put back or written anew."""
     from fivefold.records import audit
     from fivefold.records.audit_entries import line_of
-    from fivefold.records.files import write_file
+    from fivefold.records.files import write_named
 
     audit.verify(file)
     end = audit.read_head(file.with_name(file.name + ".head"), "")
@@ -64,7 +64,7 @@ def head(
     if out is None:
         typer.echo(line_of(end), nl=False)
     else:
-        write_file(out, line_of(end))
+        write_named(out, line_of(end))
         typer.echo(f"Written: {out} (entry {end.seq} of {end.owner})")
 
 
@@ -96,14 +96,14 @@ def export(
 ) -> None:
     """Verify the log, then print it as JSON lines for another program, each entry with its chapter."""
     from fivefold.records.audit_report import exported
-    from fivefold.records.files import write_file
+    from fivefold.records.files import write_named
 
     _verified(file, "", others)
     if out is None:
         for line in exported(file):
             typer.echo(line)
         return
-    write_file(out, "".join(f"{line}\n" for line in exported(file)).encode())
+    write_named(out, "".join(f"{line}\n" for line in exported(file)).encode())
     typer.echo(f"Written: {out}")
 
 
@@ -116,11 +116,13 @@ def report(
 ) -> None:
     """Verify the log, then write a page that people can read: attempts, refusals, errors, outputs, agreements, training."""
     from fivefold.records.audit_report import html, markdown
-    from fivefold.records.files import write_file
+    from fivefold.records.files import write_named
 
+    if out.suffix not in (".html", ".md"):
+        raise typer.BadParameter("name a file that ends in .html or .md", param_hint="--out")
     found, compared = _verified(file, key, others)
     make = markdown if out.suffix == ".md" else html
-    write_file(out, make(file, found, compared).encode())
+    write_named(out, make(file, found, compared).encode())
     typer.echo(f"Written: {out}")
 
 

@@ -20,7 +20,7 @@ Folder = Annotated[Path, typer.Argument(help="The coordinator's folder.", metava
 def start(
     folder: Folder,
     host: Annotated[str, typer.Option(help="The address to listen at; 0.0.0.0 for all.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="The port to listen at; 0: any that is free.")] = 8443,
+    port: Annotated[int, typer.Option(help="The port to listen at; 0: any that is free.", min=0, max=65535)] = 8443,
     name: Annotated[
         list[str] | None, typer.Option(help="A name or address by which sites reach it, for its certificate.", metavar="HOST")
     ] = None,
@@ -59,7 +59,7 @@ def admit(
     """Let a site connect. Who it is, its own signature says: this key only opens the door."""
     from fivefold.engines.flower.superlink import Coordinator
     from fivefold.engines.flower.superlink import admit as let_in
-    from fivefold.errors import KeyProblem
+    from fivefold.errors import EngineProblem, KeyProblem
 
     data = key.read_bytes()
     if b"PRIVATE" in data or b"PUBLIC KEY" not in data:
@@ -67,6 +67,9 @@ def admit(
             f"{key} is not a public key file", help="Ask the site for keys/connection.pub, never for a private key."
         )
     coordinator = Coordinator(folder)
-    coordinator.authority.stat()
+    if not coordinator.authority.is_file():
+        raise EngineProblem(
+            f"{folder} is not a coordinator's folder", help=f"Make one first: `fivefold coordinator start {folder}`."
+        )
     new = let_in(coordinator, site, data)
     typer.echo(f"{site} may connect" if new else f"{site} could connect already")

@@ -21,7 +21,9 @@ app = typer.Typer(
 
 RunFolder = Annotated[Path, typer.Argument(help="The run folder.", metavar="RUN", show_default=False)]
 CratePath = Annotated[Path, typer.Argument(help="A packed crate, or a run folder.", metavar="CRATE", show_default=False)]
-KeyFile = Annotated[Path | None, typer.Option("--key", metavar="FILE", help="Key that signs; RUN/coordinator.key by default.")]
+KeyFile = Annotated[
+    Path | None, typer.Option("--key", metavar="FILE", help="The lead's key, to sign with; RUN/coordinator.key by default.")
+]
 
 
 class Journal(StrEnum):
@@ -54,14 +56,13 @@ def build(
     from fivefold.auth.keys import public_from_hex
     from fivefold.coordinator import package
     from fivefold.coordinator.airlock import coordinator_key
-    from fivefold.coordinator.run_record import STUDY_FILE
+    from fivefold.coordinator.life import study_of
     from fivefold.coordinator.sealing import KEY_PLACE
     from fivefold.errors import KeyProblem
     from fivefold.records.bag import zip_bag
     from fivefold.site.folder import read_private
-    from fivefold.study.digest import load_signed
 
-    found = load_signed(run / STUDY_FILE)
+    found = study_of(run)
     said = [path.read_bytes() for path in evidence or ()] or fetched(sites or run.absolute().parents[1] / "sites", found)
     own = coordinator_key(run, (run / "run.id").read_text("ascii").strip())
     if own is None:
@@ -72,7 +73,6 @@ def build(
         target,
         said,
         read_private(key) if key else own,
-        role="lead" if key else "coordinator",
         journal=journal.value,
         coordinator=own,
         readers=[public_from_hex(one) for one in reader or ()],

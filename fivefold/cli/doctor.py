@@ -55,7 +55,8 @@ def doctor(
     else:
         _draw(checks)
         warnings = sum(c.state == "warning" for c in checks)
-        typer.echo(f"{faults} faults, {warnings} warnings: " + ("not ready" if faults else "ready"))
+        counts = ", ".join(f"{n} {word}{'' if n == 1 else 's'}" for n, word in ((faults, "fault"), (warnings, "warning")))
+        typer.echo(f"{counts}: " + ("not ready" if faults else "ready"))
     raise typer.Exit(1 if faults else 0)
 
 

@@ -9,7 +9,9 @@ import typer
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Write a study for another platform to carry.")
 
-Signed = Annotated[Path, typer.Argument(help="The signed study.", metavar="STUDY", show_default=False)]
+Signed = Annotated[
+    Path, typer.Argument(help="The signed study, or STUDY.yaml with it beside it.", metavar="STUDY", show_default=False)
+]
 
 
 @app.callback()
@@ -29,9 +31,9 @@ def flare(
 ) -> None:
     """Write an NVIDIA FLARE job folder; no nvflare is needed. It holds the signed study and names of classes, and no code."""
     from fivefold.engines.flare.job import CLASSES, write_job
-    from fivefold.study.digest import load_signed
+    from fivefold.study.digest import load_signed, signed_file
 
-    found = load_signed(study if study.suffix == ".json" else study.with_name("study.signed.json"))
+    found = load_signed(signed_file(study))
     write_job(found, folder, deadline=deadline)
     typer.echo(f"Job folder: {folder}")
     typer.echo(f"Sites that FLARE must know as clients: {', '.join(s.name for s in found.study.sites)}")
@@ -52,8 +54,8 @@ def substra(
 ) -> None:
     """Write a folder from which substrafl draws a compute plan. No secure sum there: sites must permit their totals."""
     from fivefold.engines.substra.export import write_plan
-    from fivefold.study.digest import load_signed
+    from fivefold.study.digest import load_signed, signed_file
 
-    found = load_signed(study if study.suffix == ".json" else study.with_name("study.signed.json"))
+    found = load_signed(signed_file(study))
     most = write_plan(found, folder, rounds=rounds)
     typer.echo(f"Plan: {folder}, {most} rounds at most, {len(found.study.sites)} sites")

@@ -27,7 +27,7 @@ def report(
     from fivefold.coordinator.evidence_pack import newest_run, of_package, of_run
     from fivefold.coordinator.package_check import is_package
     from fivefold.coordinator.run_record import STUDY_FILE
-    from fivefold.records.files import write_file
+    from fivefold.records.files import write_named
     from fivefold.records.five_safes_page import page
     from fivefold.study.digest import load_signed
 
@@ -40,10 +40,10 @@ def report(
         package = of_run(run, said or fetched(sites or run.absolute().parents[1] / "sites", found))
     target = out or place / "evidence.html"
     html = page(package)
-    write_file(target, html.encode())
+    write_named(target, html.encode())
     typer.echo(f"✓ wrote {target}")
     if pdf:
         from fivefold.records.five_safes_pdf import pdf_of
 
-        write_file(target.with_suffix(".pdf"), pdf_of(html, package.study.title))
+        write_named(target.with_suffix(".pdf"), pdf_of(html, package.study.title))
         typer.echo(f"✓ wrote {target.with_suffix('.pdf')}")

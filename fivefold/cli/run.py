@@ -52,9 +52,11 @@ def run(
     superlink: Annotated[
         str, typer.Option(help="flower: where the SuperLink listens, if not there.", metavar="HOST:PORT")
     ] = "",
-    deadline: Annotated[float, typer.Option(help="flower: seconds after which a site that does not answer is absent.")] = 600.0,
+    deadline: Annotated[
+        float, typer.Option(help="flower: seconds after which a site that does not answer is absent.", min=1.0)
+    ] = 600.0,
     patience: Annotated[
-        float, typer.Option(help="flower: seconds for which a SuperLink that is lost in the run is sought again.")
+        float, typer.Option(help="flower: seconds for which a SuperLink that is lost in the run is sought again.", min=0.0)
     ] = 300.0,
     flare_python: Annotated[
         Path | None, typer.Option(help="flare: an environment with nvflare; .venv-flare by default.")
@@ -71,25 +73,21 @@ def run(
     from fivefold.coordinator.rounds import Progress
     from fivefold.coordinator.run_log import refusals
     from fivefold.coordinator.session import run as run_study
-    from fivefold.errors import RunInterrupted, StudyNotFound
+    from fivefold.errors import RunInterrupted
     from fivefold.governance.proposals import found_beside
     from fivefold.protocol.results import Result
     from fivefold.replay.plan import plan_of
     from fivefold.results.show import show_results
-    from fivefold.study.digest import load_signed, read_bytes
+    from fivefold.study.digest import load_signed, read_bytes, signed_file
     from fivefold.study.reseed import load_reseeded
 
+    if out is not None and resume is not None:
+        raise typer.BadParameter("a run goes on in its own folder: give --out or --resume, not both", param_hint="--out")
     if engine == "ray":
         from fivefold.engines.ray_cluster import refuse_real_sites
 
         refuse_real_sites(study)
-    signed = study if study.suffix == ".json" else study.with_name("study.signed.json")
-    if study.is_dir():
-        raise StudyNotFound(f"{study} is a folder, not a study", help=f"Give the file, such as {study / 'study.yaml'}.")
-    if not study.exists():
-        raise StudyNotFound(f"there is no study at {study}")
-    if not signed.exists():
-        raise StudyNotFound(f"there is no signed study at {signed}", help=f"Sign it: `fivefold study sign {study} --key KEY`.")
+    signed = signed_file(study)
     found = load_signed(signed)
     _unchanged(study, found.digest)
     found = found if seed is None else load_reseeded(signed, found, seed)

@@ -60,6 +60,8 @@ def simulate(
 
     if out is not None and out.exists() and any(out.iterdir()):
         raise RunFolderTaken(f"{out} already holds a run or other files")
+    if address and engine != "ray":
+        raise SimulationInvalid("--address names a Ray cluster", help="Write --engine ray, too, or leave --address out.")
     if secure and engine == "ray":
         raise SimulationInvalid("the secure sum is simulated in one process", help="Leave --secure or --engine ray out.")
     read = _read(study)

@@ -289,13 +289,13 @@ def evidence(
     out: Annotated[Path | None, typer.Option(help="Where to write it; SITE.evidence.json by default.", metavar="FILE")] = None,
 ) -> None:
     """Hand over what a research package tells of this site: approvals, keyed digest of the data, head of the log; signed."""
-    from fivefold.governance.statements import store
+    from fivefold.records.files import write_named
     from fivefold.site.evidence import evidence_of
     from fivefold.study.digest import load_signed
 
     folder = _opened(site)
     target = out or Path(f"{folder.name()}.evidence.json")
-    store(target, evidence_of(folder, load_signed(study)), mode=0o644)
+    write_named(target, evidence_of(folder, load_signed(study)))
     typer.echo(f"wrote {target}: send it to whoever packs the run; it holds no value, no count and no path")
 
 
@@ -331,6 +331,8 @@ def rotate(
     here = _opened(site)
     old = _custodian_key(here, key)
     if role is Role.node:
+        if new is not None or until is not None:
+            raise typer.BadParameter("--new and --until are for a custodian's key; the node makes its own", param_hint="--new")
         public = rotate_node_key(here, old)
         typer.echo(f"new public key  {public}\nfingerprint     {fingerprint(bytes.fromhex(public))}")
         typer.echo("Send the newest statement in state/keys to leads and peers; studies need this key, and a new signature.")

@@ -22,7 +22,7 @@ def budget(
     json: Annotated[bool, typer.Option("--json", help="Print the values as JSON.")] = False,
 ) -> None:
     """Show the privacy budget of the site's data asset: studies, answers, ε spent and left. For the site's own staff."""
-    from fivefold.records.files import write_file
+    from fivefold.records.files import write_named
     from fivefold.site import budget_view as view
     from fivefold.site.budget import ledger_of
     from fivefold.site.budget_book import compare, last_witnessed, load, others
@@ -36,7 +36,7 @@ def budget(
         kind = plot.suffix.lower().removeprefix(".")
         if kind not in ("svg", "png"):
             raise typer.BadParameter("name a file that ends in .svg or .png", param_hint="--plot")
-        write_file(plot, view.drawn(policy, book, kind))
+        write_named(plot, view.drawn(policy, book, kind))
     found = view.values(policy, book) | {"other_assets": [b.asset for b in others(here.state, policy.asset)]}
     if json:
         import json as text

@@ -78,7 +78,7 @@ def counter(
     """Answer with what this site would do instead. It changes nothing until the lead makes a new version."""
     from fivefold.cli.keys import open_key
     from fivefold.governance.answers import Wanted
-    from fivefold.governance.statements import store
+    from fivefold.records.files import write_named
     from fivefold.site.folder import opened
     from fivefold.site.life import counter as propose_otherwise
 
@@ -87,7 +87,7 @@ def counter(
     custodian = open_key(key or here.keys / "custodian.key")
     made = propose_otherwise(here, found.study, found.digest, custodian, wanted, why=why)
     target = out or Path(f"{here.name()}.counter.json")
-    store(target, made, mode=0o644)
+    write_named(target, made)
     typer.echo(f"wrote {target}: send it to the lead\n" + "\n".join(f"  {line}" for line in wanted.words()))
 
 

@@ -34,7 +34,7 @@ def app(
 
     files = files_of(folder)
     if "pyproject.toml" not in files:
-        raise SourceNotFound(f"there is no Flower app in {folder}: it has no pyproject.toml")
+        raise SourceNotFound(f"there is no Flower app in {folder}: it has no pyproject.toml", help="Name the app's own folder.")
     typer.echo(f"app     {folder.resolve().name}   {len(files)} files\ndigest  {digest_of(files)}")
 
 

@@ -35,7 +35,7 @@ def withdraw(
 ) -> None:
     """Withdraw the approval of a study, by a signed statement. The site answers nothing more for it, at once."""
     from fivefold.cli.keys import open_key
-    from fivefold.governance.statements import store
+    from fivefold.records.files import write_named
     from fivefold.site import withdrawal
     from fivefold.site.folder import opened
     from fivefold.study.digest import load_signed
@@ -46,10 +46,10 @@ def withdraw(
     done = withdrawal.withdraw(
         here, digest, open_key(key or here.keys / "custodian.key"), reason=reason, wishes=_asked(wishes, here, digest)
     )
-    if out is not None:
-        store(out, done.notice, mode=0o644)
     typer.echo("withdrawn: this site answers nothing more for the study")
     _say(done.out, done.wishes)
+    if out is not None:  # last: what is wrong with the file stops no withdrawal, and the same command with another writes it
+        write_named(out, done.notice)
 
 
 def _asked(wishes: dict[str, str], here: object, digest: str) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from fivefold.cli.study_life import close, counter, life, listed
-from fivefold.errors import KeyProblem, SignatureWrong, StudyAltered, StudyInvalid
+from fivefold.errors import KeyProblem, SignatureWrong, StudyAltered, StudyInvalid, StudyNotFound
 
 if TYPE_CHECKING:
     from fivefold.governance.study_check import Checked
@@ -42,11 +41,14 @@ def new(
     ] = None,
 ) -> None:
     """Ask a few questions, and write study.yaml with its dictionary."""
+    from fivefold.records.files import write_file
     from fivefold.study import lines
     from fivefold.study.new import answers_of, questions, skeleton
 
     today, given = date.today(), dict[str, Any]()
     if answers is not None:
+        if not answers.is_file():
+            raise StudyNotFound(f"there is no file {answers}", help="Write lines such as `title: My study` into it.")
         read = lines.read(answers, invalid=StudyInvalid, missing=StudyInvalid).data
         if not isinstance(read, dict):
             raise StudyInvalid(f"{answers} holds no answers", help="Write lines such as `title: My study`.")
@@ -59,7 +61,7 @@ def new(
         raise StudyInvalid(f"{folder / taken[0]} exists already, and is not overwritten", help="Choose another folder.")
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
-        _write(folder / name, text.encode())
+        write_file(folder / name, text.encode())
     typer.echo(f"Written: {' and '.join(str(folder / n) for n in files)}")
     typer.echo(f"Next: edit both, then `fivefold study check {folder / 'study.yaml'}`.")
 
@@ -264,6 +266,7 @@ def schema(
 
 def _plot(bounded: Estimate, path: Path) -> None:
     from fivefold.governance.study_estimate import what_if, what_if_figure
+    from fivefold.records.files import write_file
     from fivefold.results.plots import draw
 
     table = what_if(bounded)
@@ -274,7 +277,7 @@ def _plot(bounded: Estimate, path: Path) -> None:
     kind = path.suffix.removeprefix(".")
     if kind not in ("svg", "png"):
         raise StudyInvalid(f"{path.name} is neither .svg nor .png", help="Name the file epsilon.svg, for example.")
-    _write(path, draw(*what_if_figure(table))[kind])
+    write_file(path, draw(*what_if_figure(table))[kind])
     typer.echo(f"Written: {path}", err=True)
 
 
@@ -287,7 +290,7 @@ def _opened(path: Path) -> Study:
     if path.suffix != ".json":
         return study_check.check(path).enforced()
     data = read_bytes(path)
-    value = parsed_json(data)
+    value = parsed_json(data, str(path))
     signed = isinstance(value, dict) and value.get("format") == SIGNED_FORMAT
     return load_signed(data).study if signed else study_from(data)
 
@@ -310,38 +313,28 @@ def _stem(path: Path) -> str:
 
 def _keep(path: Path, data: bytes, replace: bool) -> None:
     """Write, unless the file says something else already: others may have approved that."""
+    from fivefold.records.files import write_file
+
     if path.exists() and not replace and path.read_bytes() != data:
         raise StudyAltered(
             f"{path} exists already and says something else",
             help="Give --replace to overwrite it; every site then has to approve the study anew.",
         )
-    _write(path, data)
+    write_file(path, data)
 
 
 def _propose(target: Path, signed: SignedStudy, private: bytes) -> None:
     """The lead's word of when and why, beside the signed file; one that says so already is kept."""
     from fivefold.errors import StatementInvalid
     from fivefold.governance.proposals import beside, found_beside, propose
+    from fivefold.records.files import write_file
 
     try:
         there = bool(found_beside(target, signed))
     except StatementInvalid:  # of what stood here before
         there = False
     if not there:
-        _write(beside(target), propose(signed, private))
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Whole or not at all: into a neighbour first, then renamed."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with beside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+        write_file(beside(target), propose(signed, private))
 
 
 # ---- words ----------------------------------------------------------------------------------------------------------

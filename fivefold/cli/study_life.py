@@ -28,6 +28,8 @@ def life(
     """Draw a study's life, site by site: every act with who, when, why and on which digest. A run tells it from its own log."""
     from fivefold.cli.life_table import draw, plain
 
+    if sites is not None and not sites.is_dir():
+        raise typer.BadParameter(f"{sites} is no folder", param_hint="--sites")
     if study.is_dir():
         from fivefold.coordinator.life import lives_of
 
@@ -54,7 +56,7 @@ def listed(
 
     from fivefold.cli.site_page import plain
     from fivefold.coordinator.study_register import register, table
-    from fivefold.governance.statements import store
+    from fivefold.records.files import write_named
 
     if not folder.is_dir():
         raise typer.BadParameter(f"{folder} is no folder")
@@ -62,7 +64,7 @@ def listed(
     if csv is not None:
         from fivefold.results.tables import csv_of
 
-        store(csv, csv_of(table(found)), mode=0o644)
+        write_named(csv, csv_of(table(found)))
     if as_json:
         unread = {place: error.public() | {"message": error.message} for place, error in found.unread.items()}
         value = {"studies": [e.plain() for e in found.entries], "unread": unread}
@@ -105,6 +107,7 @@ def counter(
 ) -> None:
     """Show a site's counter-proposal, or make the new version of it: one for all sites, each of which approves it anew."""
     from fivefold.cli.keys import open_key
+    from fivefold.errors import RunFolderTaken
     from fivefold.governance.answers import read_counter
     from fivefold.governance.proposals import beside, found_beside, read_proposal
     from fivefold.governance.statements import store
@@ -129,6 +132,8 @@ def counter(
     number = read_proposal(version.proposal, version.signed.study, version.signed.digest).version
     stem = study.name.removesuffix(".signed.json").removesuffix(f".v{number - 1}")
     target = out or study.with_name(f"{stem}.v{number}.signed.json")
+    if target.exists():  # others may have approved what it says
+        raise RunFolderTaken(f"{target} exists already", help="Name another file with --out.")
     store(target, version.signed.to_bytes(), mode=0o644)
     store(beside(target), version.proposal, mode=0o644)
     typer.echo(f"Written: {target}, version {number}\ndigest of the study  {version.signed.digest}")

@@ -23,6 +23,8 @@ def newest_run(path: Path) -> Path:
     """The run folder itself; or, of a study (its file or its folder), the newest run that has ended. Raises `OutputHeld`."""
     if (path / "run.id").is_file():
         return path
+    if not path.exists():
+        raise OutputHeld(f"there is no {path}", help="Name a packed crate, a run's folder, or a study.")
     folder = path if path.is_dir() else path.parent
     ended = [f.parent for f in folder.glob("runs/*/audit.jsonl") if (f.parent / "run.id").is_file()]
     if not ended:

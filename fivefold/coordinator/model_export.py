@@ -20,9 +20,9 @@ from fivefold.algorithms.design import Design
 from fivefold.algorithms.training_result import digest
 from fivefold.algorithms.training_spec import TrainingSpec, class_names
 from fivefold.coordinator import sealing
+from fivefold.coordinator.life import study_of
 from fivefold.coordinator.model_card import Released, card_of, markdown
 from fivefold.coordinator.release_crate import journal_of, plan_in
-from fivefold.coordinator.run_record import STUDY_FILE
 from fivefold.errors import ModelNotExported, OutputHeld, StatementInvalid
 from fivefold.governance.output_forms import OTHER_DIGITS, Form, significant
 from fivefold.governance.safe_outputs import RELEASE
@@ -37,7 +37,7 @@ from fivefold.replay.cursor import setting_of
 from fivefold.results.reproduce import replayed
 from fivefold.results.write import read_json, results_of
 from fivefold.study.definition import Analysis
-from fivefold.study.digest import SignedStudy, load_signed
+from fivefold.study.digest import SignedStudy
 
 Format = Literal["onnx", "safetensors"]
 FILES: dict[Format, str] = {"onnx": "model.onnx", "safetensors": "model.safetensors"}
@@ -69,7 +69,7 @@ def export(
     Raises `ModelNotExported` for what has no model in this format, `OutputHeld` where nothing was released (or the journal of a
     wide model cannot be opened), `StatementInvalid` for a release whose files are not those that its signed note names.
     """
-    found = load_signed(run / STUDY_FILE)
+    found = study_of(run)
     value, released = _result(run, found, analysis)
     it = _trained(run, found, results_of(value), analysis, released)
     out = out or run.absolute().with_name(f"{run.absolute().name}-{re.sub(r'[^A-Za-z0-9_-]+', '-', it.analysis.name)}")

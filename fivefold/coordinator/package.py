@@ -15,7 +15,7 @@ from fivefold.auth.keys import public_of
 from fivefold.coordinator.life import PROPOSAL
 from fivefold.coordinator.release_crate import Source, journal_of, source_of, times_of
 from fivefold.coordinator.run_record import STUDY_FILE, VARIATIONS
-from fivefold.errors import CrateInvalid, OutputHeld
+from fivefold.errors import CrateInvalid, KeyProblem, OutputHeld
 from fivefold.governance.evidence import read_evidence
 from fivefold.governance.proposals import read_proposal
 from fivefold.governance.threats import as_json as threats_of
@@ -41,7 +41,6 @@ def build(
     evidence: Sequence[bytes],
     private: bytes,
     *,
-    role: str = "coordinator",
     journal: Journal = "sealed",
     coordinator: bytes | None = None,
     readers: Sequence[bytes] = (),
@@ -52,16 +51,20 @@ def build(
 
     What is packed is the release (0: the newest); a rehearsal of which nothing was released is packed as it lies open, with its
     disclosure check pending. `evidence`: what each site handed over (`fivefold site evidence`); every site whose answers are in
-    a result must have done so. `private` signs the bag, as `role`; the journal is sealed for the `coordinator` (the run's own
-    key), the study's output checkers and the `readers` (public keys).
+    a result must have done so. `private` signs the bag: the coordinator's key or the lead's. The journal is sealed for the
+    `coordinator` (the run's own key), the study's output checkers and the `readers` (public keys).
 
     Raises `CrateInvalid` where a file of the run was changed, evidence is missing, or a rule of the profile would be broken;
-    `OutputHeld` where nothing may be packed; `AuditBroken`; `StatementInvalid` for evidence that does not verify.
+    `OutputHeld` where nothing may be packed; `AuditBroken`; `StatementInvalid` for evidence that does not verify; `KeyProblem`.
     """
     if out.exists():
         raise CrateInvalid(f"{out} exists already, and a package is never overwritten", help="Name another with --out.")
     found = load_signed(run / STUDY_FILE)
-    audit.verify(run / "audit.jsonl")
+    role = signers(run, found).get(public_of(private).hex())
+    if role is None:
+        raise KeyProblem(
+            "the key that would sign is neither the lead's nor the coordinator's", help="Name the lead's with --key."
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
     try:

@@ -77,7 +77,9 @@ def outer(path: Path) -> Crate:
 
 
 def study_of(path: Path) -> SignedStudy:
-    """The signed study in a package, digest and signature verified."""
+    """The signed study in a package, digest and signature verified. Raises `CrateInvalid` where there is none."""
+    if not (payload_of(path) / "run" / STUDY_FILE).is_file():
+        raise CrateInvalid(f"{path} is not a packed crate", help="Name the folder that `fivefold crate build` wrote.")
     return load_signed(payload_of(path) / "run" / STUDY_FILE)
 
 

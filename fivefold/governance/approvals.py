@@ -136,6 +136,8 @@ def approve(
             help="Send the lead the key in keys/node.pub; the study has to be signed again.",
         )
     last = min(policy.expires, expiry(study), expires or date.max)
+    if last < now.date():
+        raise NotApproved(f"the approval would have ended on {last}, before today", rule="expires", help="Give a later day.")
     choices: dict[str, Choice] = {}
     for need, choice in (("site_totals", site_totals), ("event_totals", event_totals)):
         admitted: Choice = getattr(policy, need)

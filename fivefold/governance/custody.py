@@ -129,6 +129,8 @@ def rotate_custodian(
     custody = custody_of(folder, now.date())
     was, becomes = keys.public_of(old).hex(), keys.public_of(new).hex()
     who = custody.may_sign(was, now.date())
+    if until < now.date():
+        raise KeyProblem(f"the new key would have ended on {until}, before today", help="Give a later day with --until.")
     if becomes in custody.custodians or becomes == custody.node or becomes in custody.revoked:
         raise KeyProblem(
             "the new key is in use already, or was revoked",
@@ -163,6 +165,8 @@ def revoke_key(folder: Path, key: str, custodian: bytes, *, reason: str, now: da
     """Declare a key (a custodian's, the node's, a peer's) dead, signed by any custodian, the holder of that key among them."""
     now = now or datetime.now(UTC)
     keys.public_from_hex(key)
+    if not reason.strip():
+        raise StatementInvalid("a revocation needs a written reason", rule="reason", help="Give it with --reason.")
     signer = keys.public_of(custodian).hex()
     said = read_chain(_keys(folder))
     policy = Policy.read(folder / FILE)

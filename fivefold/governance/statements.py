@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fivefold.auth import keys
-from fivefold.errors import FivefoldError, KeyProblem, SignatureWrong, StatementInvalid, StorageFull
+from fivefold.errors import FivefoldError, KeyProblem, RunError, SignatureWrong, StatementInvalid, StorageFull
 
 MAX_BYTES = 1 << 20
 
@@ -55,7 +55,7 @@ def signed(kind: str, facts: Mapping[str, Any], *privates: bytes) -> bytes:
 
 def read_statement(raw: bytes, name: str) -> Statement:
     """The statement in a file's bytes, every signature verified. Raises `StatementInvalid`."""
-    return _parse(raw, name)
+    return _parse(raw, name, "Ask whoever made it to send it again, and compare what it says with them.")
 
 
 def read_chain(chain: Path) -> tuple[Statement, ...]:
@@ -78,14 +78,14 @@ def read_chain(chain: Path) -> tuple[Statement, ...]:
     return tuple(found)
 
 
-def _parse(raw: bytes, name: str) -> Statement:
+def _parse(raw: bytes, name: str, instead: str | None = None) -> Statement:
     try:
         kind, signers, own = _verified(raw)
         facts = json.loads(raw)["facts"]  # fresh: whoever gets it may change it
     except (SignatureWrong, KeyProblem) as error:
-        raise StatementInvalid(f"the statement {name} was altered: its signature does not fit") from error
+        raise StatementInvalid(f"the statement {name} was altered: its signature does not fit", help=instead) from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise StatementInvalid(f"{name} is not a signed statement") from error
+        raise StatementInvalid(f"{name} is not a signed statement", help=instead) from error
     return Statement(kind, facts, signers, own)
 
 
@@ -106,7 +106,7 @@ def _verified(raw: bytes) -> tuple[str, tuple[str, ...], str]:
 
 
 def store(path: Path, data: bytes, *, mode: int = 0o600) -> None:
-    """Write a whole file or nothing, durable when it returns. Raises `StorageFull`."""
+    """Write a whole file or nothing, durable when it returns. Raises `StorageFull`, or `RunError` for what is not the disk."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -135,9 +135,7 @@ def storage(error: OSError, path: Path) -> FivefoldError:
     """What a failed write means to the user."""
     if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
         return StorageFull(f"the disk is full: {path.name} could not be written")
-    return StorageFull(
-        f"{path.name} could not be written: {error.strerror}", help="Look at the folder's rights; nothing else was changed."
-    )
+    return RunError(f"{path} cannot be written: {error.strerror}", help="Look at the folder's rights.")
 
 
 def _canonical(value: Any) -> bytes:

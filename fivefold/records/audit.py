@@ -288,10 +288,12 @@ def entries(path: str | Path) -> Iterator[Entry]:
 
 def _at_rest(path: Path) -> tuple[Head | None, Iterator[bytes]]:
     """Head and lines as of one moment, also while another process writes."""
+    hint = "Give the path of an audit log, such as RUN/audit.jsonl."
+    if path.is_dir():
+        raise RunError(f"{path} is a folder, not a log", help=hint)
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        hint = "Give the path of an audit log, such as RUN/audit.jsonl."
         raise RunError(f"{path} cannot be read: {error.strerror}", help=hint) from error
     try:
         with suppress(OSError):  # a file system without locks: then nobody may be writing

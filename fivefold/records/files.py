@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from fivefold.errors import RunError, StorageFull
+from fivefold.errors import RunError, RunFolderTaken, StorageFull
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -37,4 +38,27 @@ def write_file(path: Path, data: bytes) -> None:
                 os.unlink(aside)
         if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
             raise StorageFull(f"the disk is full: {path.name} could not be written") from error
-        raise RunError(f"{path.name} cannot be written: {error.strerror}", help="Correct the folder's rights.") from error
+        raise RunError(f"{path} cannot be written: {error.strerror}", help="Name a place that you may write to.") from error
+
+
+def write_named(path: Path, data: bytes) -> None:
+    """Write a file where a user said: over an earlier one of its kind, never over anything else.
+
+    Raises `RunFolderTaken` for a folder and for a file of another kind, which stays as it was; else as `write_file` does.
+    """
+    if path.is_dir():
+        raise RunFolderTaken(f"{path} is a folder", help="Name a file, such as a new one in that folder.")
+    if path.is_file() and path.stat().st_size and _kind(path.read_bytes()) != _kind(data):
+        raise RunFolderTaken(
+            f"{path} exists already and is something else", help="Name another file; this one was left as it is."
+        )
+    write_file(path, data)
+
+
+def _kind(data: bytes) -> object:
+    """What tells kinds of files apart: the keys of a first line that is a JSON object, and its `kind`; else the first bytes."""
+    try:
+        value = json.loads(data.split(b"\n", 1)[0])
+        return sorted(value), value.get("kind")
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return data[:12].lower()

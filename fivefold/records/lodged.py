@@ -17,7 +17,7 @@ import rfc8785
 from fivefold.auth import keys
 from fivefold.errors import AuditBroken, FivefoldError, RunError
 from fivefold.records.audit_entries import Head, check_head
-from fivefold.records.files import write_file
+from fivefold.records.files import write_named
 
 FORMAT = "fivefold-lodged-head/1"
 PURPOSE = "lodged-head"
@@ -41,7 +41,7 @@ def lodge(head: Head, out: Path, private: bytes, witness: str, now: datetime | N
     at = (now or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="seconds")
     lodged = Lodged(head, witness, keys.public_of(private).hex(), at)
     signature = keys.sign(private, rfc8785.dumps(_claim(lodged)), PURPOSE).hex()
-    write_file(out, rfc8785.dumps(_claim(lodged) | {"signature": signature}) + b"\n")
+    write_named(out, rfc8785.dumps(_claim(lodged) | {"signature": signature}) + b"\n")
     return lodged
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from fivefold.governance.policy import FILE, Policy
 from fivefold.governance.statements import storage, store
 from fivefold.records.audit import AuditLog, read_head
 from fivefold.site.chain_heads import ALONE, BY_STUDY, compare, note
+from fivefold.study.schema import SHORT_NAME
 
 if TYPE_CHECKING:
     from fivefold.data.mapping import Mapping as DataMapping
@@ -160,6 +162,12 @@ def create(
     Raises `RunFolderTaken` where there is a site already, `StorageFull`, `PolicyRefuses` for overrides that do not fit.
     """
     now = now or datetime.now(UTC)
+    if not re.fullmatch(SHORT_NAME, name):
+        raise PolicyRefuses(
+            f"{name!r} cannot be a site's name",
+            rule="site",
+            help="Use letters, digits, - and _ only, as studies write it.",
+        )
     if (path / FILE).exists() or (path / "keys").exists():
         raise RunFolderTaken(
             f"{path} holds a site already", help="Choose another folder: keys and approvals are never overwritten."
@@ -200,6 +208,7 @@ def rotate_node_key(site: SiteFolder, custodian: bytes) -> str:
     old, new = site.node_key(), keys.new_key()
     public = keys.public_of(new).hex()
     fresh = site.keys / f"node-{public[:8]}.key"
+    site.custody().may_sign(keys.public_of(custodian).hex(), date.today())  # before a key is made that nobody announces
     keys.write_key(fresh, new)
     with site.act("node key rotation", old=keys.public_of(old).hex(), new=public) as log:
         custodies.rotate_node(site.path, old, new, custodian)

@@ -20,6 +20,7 @@ from fivefold.study.yaml import from_document
 PURPOSE = "study"
 SIGNED_FORMAT = "fivefold signed study 1"
 MAX_BYTES = 8 << 20
+NOT_SIGNED = "Name the file that `fivefold study sign STUDY` wrote."
 
 
 class SignedStudy(NamedTuple):
@@ -75,13 +76,14 @@ def load_signed(source: str | Path | bytes) -> SignedStudy:
     fingerprints. Raises `StudyNotFound`, `StudyInvalid`, `StudyAltered` (a byte differs from what was signed) or
     `SignatureWrong`.
     """
-    value = parsed_json(source if isinstance(source, bytes) else read_bytes(Path(source)))
+    name, instead = ("this", NOT_SIGNED) if isinstance(source, bytes) else (str(source), _signed_instead(Path(source)))
+    value = parsed_json(source if isinstance(source, bytes) else read_bytes(Path(source), "signed study"), name, instead)
     if (
         not isinstance(value, dict)
         or set(value) != {"format", "study", "digest", "signature"}
         or value["format"] != SIGNED_FORMAT
     ):
-        raise StudyInvalid("this is not a signed study", help="Make one with `fivefold study sign STUDY`.")
+        raise StudyInvalid(f"{name} is not a signed study", help=instead)
     try:
         signature = bytes.fromhex(value["signature"])
     except (TypeError, ValueError):
@@ -103,15 +105,38 @@ def load_signed(source: str | Path | bytes) -> SignedStudy:
     return SignedStudy(study, value["digest"], signature)
 
 
-def read_bytes(path: Path) -> bytes:
-    """A signed file's bytes. Raises `StudyNotFound`."""
+def signed_file(study: Path) -> Path:
+    """The signed study that is meant: the file itself, or STUDY.signed.json beside STUDY.yaml. Raises `StudyNotFound`."""
+    if study.is_dir():
+        raise StudyNotFound(f"{study} is a folder, not a study", help=f"Give the file, such as {study / 'study.yaml'}.")
+    if not study.exists():
+        raise StudyNotFound(f"there is no study at {study}")
+    signed = study if study.suffix == ".json" else _beside(study)
+    if not signed.exists():
+        raise StudyNotFound(f"there is no signed study at {signed}", help=f"Sign it: `fivefold study sign {study} --key KEY`.")
+    return signed
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.name.split('.')[0]}.signed.json")
+
+
+def _signed_instead(path: Path) -> str:
+    """What to do where a file is not a signed study: most often somebody named the study file that lies beside it."""
+    beside = _beside(path)
+    if beside != path and beside.is_file():
+        return f"Name the signed file: {beside}."
+    return f"Make one with `fivefold study sign {path} --key KEY`." if path.suffix in (".yaml", ".yml") else NOT_SIGNED
+
+
+def read_bytes(path: Path, what: str = "file") -> bytes:
+    """The bytes of a signed file that somebody sent. Raises `StudyNotFound`."""
     try:
         with path.open("rb") as file:
             return file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise StudyNotFound(
-            f"the signed file {path} cannot be read: {error.strerror}", help="Make one with `fivefold study sign STUDY`."
-        ) from error
+        instead = NOT_SIGNED if what == "signed study" else "Check the path; ask whoever made the file to send it again."
+        raise StudyNotFound(f"the {what} {path} cannot be read: {error.strerror}", help=instead) from error
 
 
 def canonical_json(value: Any) -> bytes:
@@ -124,17 +149,14 @@ def canonical_json(value: Any) -> bytes:
         raise StudyInvalid("the study holds a value that JSON cannot carry exactly") from error
 
 
-def parsed_json(data: bytes) -> Any:
+def parsed_json(data: bytes, name: str = "this", instead: str = NOT_SIGNED) -> Any:
     """JSON from strangers: no double keys, no NaN, nothing huge."""
     if len(data) > MAX_BYTES:
-        raise StudyInvalid("the file is larger than 8 MiB, too large for a study")
+        raise StudyInvalid(f"{name} is larger than 8 MiB, too large for a study")
     try:
         return json.loads(data.decode(), object_pairs_hook=_once, parse_constant=_never, parse_int=_whole)
     except (ValueError, RecursionError) as error:
-        raise StudyInvalid(
-            "this is not a frozen or signed study: it is not JSON",
-            help="Name the file that `fivefold study freeze` or `fivefold study sign` wrote.",
-        ) from error
+        raise StudyInvalid(f"{name} is not a frozen or signed study: it is not JSON", help=instead) from error
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

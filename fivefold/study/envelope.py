@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from fivefold.study.definition import Analysis, Study
 from fivefold.study.digest import canonical_json, digest, parsed_json, read_bytes
 from fivefold.study.document import ordered
 from fivefold.study.expression_syntax import suggestion
+from fivefold.study.schema import SHORT_NAME
 
 PURPOSE = "variation"
 FORMAT = "fivefold variation 1"
@@ -68,6 +70,8 @@ def within(study: Study, variation: Analysis) -> None:
     envelope = study.envelope
     if envelope.fits < 1:
         raise _outside("the study's envelope allows no variation", "envelope_fits")
+    if not re.fullmatch(SHORT_NAME, variation.name):
+        raise _outside(f"{variation.name!r} cannot be a name", "envelope_name", "Use letters, digits, - and _ only.")
     if variation.name in {a.name for a in study.analyses}:
         raise _outside(f"the study has an analysis {variation.name!r} already", "envelope_name", "Give it another name.")
     if variation.method not in envelope.methods:
@@ -107,9 +111,10 @@ def load_variation(source: str | Path | bytes, study: Study) -> Variation:
 
     Raises `StudyNotFound`, `StudyInvalid`, `StudyAltered` (made for another study), `SignatureWrong`, `NotApproved`.
     """
-    value = parsed_json(source if isinstance(source, bytes) else read_bytes(Path(source)))
+    instead = "Make one with `fivefold study vary STUDY`."
+    value = parsed_json(source if isinstance(source, bytes) else read_bytes(Path(source)), "the variation", instead)
     if not isinstance(value, dict) or set(value) != KEYS or value["format"] != FORMAT:
-        raise StudyInvalid("this is not a variation", help="Make one with `fivefold study vary STUDY`.")
+        raise StudyInvalid("this is not a variation", help=instead)
     try:
         signature = bytes.fromhex(value["signature"])
     except (TypeError, ValueError):

@@ -130,6 +130,33 @@ def test_a_log_that_is_not_there_is_one_sentence(tmp_path: Path, capsys: pytest.
     assert "cannot be read" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("verb", [["head"], ["export"], ["report"], ["verify"], ["show"]])
+def test_a_folder_is_no_log(verb: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["audit", *verb, str(tmp_path), *(["--out", str(tmp_path / "a.md")] if verb == ["report"] else [])]) == 50
+    assert "is a folder, not a log" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("verb", "code"), [("head", 51), ("export", 51), ("report", 2)])
+def test_nothing_is_written_over_the_log_itself(verb: str, code: int, log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = log.read_bytes()
+    assert run(["audit", verb, str(log), "--out", str(log)]) == code
+    assert log.read_bytes() == before
+    out = log.with_name("out.md")
+    assert run(["audit", verb, str(log), "--out", str(out)]) == 0
+    assert run(["audit", verb, str(log), "--out", str(out)]) == 0, "over an earlier one of its kind"
+    assert run(["audit", verb, str(log), "--out", str(log.parent)]) in (2, 51)
+    assert "--out" in capsys.readouterr().err or verb != "report"
+
+
+@pytest.mark.parametrize(
+    "words", [["model", "export"], ["crate", "build"], ["crate", "reproduce"], ["study", "close", "--key", "k"], ["report"]]
+)
+def test_what_is_no_runs_folder_is_called_that(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*words, str(tmp_path / "none")]) in (11, 56, 59)
+    said = capsys.readouterr().err
+    assert "is no run's folder" in said or "is not a packed crate" in said or "there is no " in said
+
+
 @pytest.mark.usefixtures("no_validator")
 def test_without_a_validator_files_are_compared_and_it_is_said(crate: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["crate", "validate", str(crate)]) == 0

@@ -53,6 +53,9 @@ def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["keys", "new", str(path)]) == 15
     assert "never overwritten" in capsys.readouterr().err
     assert run(["keys", "show", str(tmp_path / "absent.key")]) == 15
+    (tmp_path / "lead.pub").write_text("ab" * 32)
+    assert run(["keys", "show", str(tmp_path / "lead.pub")]) == 15
+    assert "ends in .key" in capsys.readouterr().err  # and no advice to hide a public file
     path.chmod(0o644)
     assert run(["keys", "show", str(path)]) == 15
     assert "chmod 600" in capsys.readouterr().err

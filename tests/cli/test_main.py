@@ -58,6 +58,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["keys", "show"], "Missing argument 'FILE'"),
         (["keys", "show", "a", "--colour"], "--colour"),
         (["--colour"], "--colour"),
+        (["coordinator", "start", "c", "--port", "99999"], "65535"),
+        (["run", "s.yaml", "--out", "a", "--resume", "b"], "not both"),
     ],
 )
 def test_a_wrong_command_line_is_exit_2(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,6 +68,11 @@ def test_a_wrong_command_line_is_exit_2(arguments: list[str], words: str, capsys
     assert words in shown.err
     assert "--help" in shown.err
     assert "Traceback" not in shown.err
+
+
+def test_a_near_name_is_suggested_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert frame.run(["study", "schemas"]) == 2
+    assert capsys.readouterr().err.count("Did you mean 'schema'?") == 1
 
 
 def test_no_arguments_show_the_page(capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,6 +29,35 @@ def outputs(lung: Path, verb: str, *words: object, key: str = "", where: str = "
     return run(["outputs", verb, str(lung / "runs" / where), *map(str, words), *signed])
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["crate", "build", "runs/a", "--out", "c", "--key", "first-checker.key"], 15, "neither the lead's nor the coord"),
+        (["site", "evidence", "study.signed.json", "--out", "study.yaml"], 51, "is something else"),
+        (["site", "withdraw", "study.signed.json", "--key", "lead.key", "--out", "study.yaml"], 15, "no custodian"),
+        (["site", "approve", "study.signed.json", "--yes", "--expires", "2001-01-01"], 31, "before today"),
+        (["site", "keys", "rotate", "node", "--key", "lead.key"], 15, "no custodian"),
+        (["site", "keys", "rotate", "node", "--until", "2030-01-01"], 2, "the node makes its own"),
+        (["site", "keys", "revoke", "ab" * 32, "--reason", " "], 39, "needs a written reason"),
+        (["site", "recall", "study.yaml", "study.signed.json"], 39, "send it again"),
+        (["site", "init", "new", "--name", "a/b"], 32, "cannot be a site's name"),
+        (["study", "life", "study.signed.json", "--sites", "none"], 2, "is no folder"),
+        (["site", "start", "--superlink", "h:1", "--root-certificates", "study.yaml"], 21, "is not a certificate"),
+    ],
+    ids=lambda words: " ".join(words[:3]) if isinstance(words, list) else None,
+)
+def test_a_wrong_input_is_a_sentence_and_changes_nothing(
+    words: list[str], code: int, said: str, lung: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(lung)
+    monkeypatch.setenv("FIVEFOLD_SITE", "sites/inst-01-02")
+    logs = {"audit.jsonl", "audit.jsonl.head"}  # that somebody tried is an entry
+    before = {p: p.read_bytes() for p in lung.rglob("*") if p.is_file() and p.name not in logs}
+    assert run(words) == code
+    assert said in capsys.readouterr().err
+    assert before == {p: p.read_bytes() for p in lung.rglob("*") if p.is_file() and p.name not in logs}
+
+
 def test_request_checks_decisions_release(lung: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert outputs(lung, "request", "--purpose", "a paper", key="lead") == 0
     assert outputs(lung, "request", "--purpose", "mine", key="first-checker") == 31  # only the lead asks

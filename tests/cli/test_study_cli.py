@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 from fivefold.auth import keys
 from fivefold.cli.main import run
 from fivefold.cli.study import app
-from fivefold.study.digest import load_signed
+from fivefold.errors import StudyNotFound
+from fivefold.study.digest import load_signed, signed_file
 from fivefold.study.envelope import load_variation
 
 
@@ -77,6 +78,11 @@ def test_new_from_a_file_of_answers(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert run(["study", "new", str(tmp_path / "m"), "--answers", str(answers)]) == 12
     assert "Did you mean 'title'?" in capsys.readouterr().err
     assert not (tmp_path / "m").exists()
+
+
+def test_answers_that_are_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["study", "new", str(tmp_path), "--answers", str(tmp_path / "absent.yaml")]) == 11
+    assert "there is no file" in capsys.readouterr().err
 
 
 def test_new_overwrites_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -210,7 +216,16 @@ def test_verify_finds_a_change(folder: Path, capsys: pytest.CaptureFixture[str])
     assert run(["study", "verify", str(signed)]) == 13
     assert "changed after it was signed" in capsys.readouterr().err
     assert run(["study", "verify", str(folder / "study.yaml")]) == 12
+    assert f"Name the signed file: {signed}" in capsys.readouterr().err
     assert run(["study", "verify", str(folder / "absent.json")]) == 11
+
+
+def test_a_study_of_any_name_finds_its_signed_file(folder: Path) -> None:
+    (folder / "study.yaml").rename(folder / "lung.yaml")
+    with pytest.raises(StudyNotFound, match=r"no signed study at .*lung\.signed\.json"):
+        signed_file(folder / "lung.yaml")
+    assert run(["study", "sign", str(folder / "lung.yaml"), "--key", str(folder / "lead.key")]) == 0
+    assert signed_file(folder / "lung.yaml") == folder / "lung.signed.json"
 
 
 # ---- vary -----------------------------------------------------------------------------------------------------------
@@ -227,6 +242,7 @@ def test_vary_inside_and_outside_the_envelope(folder: Path, capsys: pytest.Captu
     assert run([*base, "--name", "more", "--variables", "age,sex"]) == 31
     assert "'sex' is not in the study's envelope" in capsys.readouterr().err
     assert run([*base, "--name", "other", "--method", "glm", "--formula", "outcome ~ age"]) == 31
+    assert run([*base, "--name", "a/b", "--variables", "age"]) == 31  # the name becomes a file's
     assert sorted(p.name for p in folder.glob("*.variation.json")) == ["study.fewer.variation.json"]
 
 

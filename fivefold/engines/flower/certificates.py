@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from fivefold.errors import KeyProblem
+from fivefold.errors import KeyProblem, SourceNotFound
 
 AUTHORITY_DAYS, SERVER_DAYS = 1825, 397
 CONNECTION_KEY, CONNECTION_PUB = "connection.key", "connection.pub"
@@ -39,6 +39,14 @@ def make_authority(folder: Path) -> None:
     )
     _secret(folder / "ca.key", _pem(key))
     (folder / "ca.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+
+
+def check_authority(path: Path) -> None:
+    """Raises `SourceNotFound` where a file is no certificate of an authority."""
+    try:
+        x509.load_pem_x509_certificates(path.read_bytes())
+    except ValueError as error:
+        raise SourceNotFound(f"{path} is not a certificate", help="Ask the coordinator for its ca.pem again.") from error
 
 
 def make_server(folder: Path, hosts: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fivefold.engines.flower.answering import Answering
-from fivefold.engines.flower.certificates import read_connection_key
+from fivefold.engines.flower.certificates import check_authority, read_connection_key
 from fivefold.engines.flower.connections import BEAT_IDLE, SiteConnection
 from fivefold.engines.flower.wire import KIND, Fleet, Letter
 from fivefold.errors import EngineProblem, SourceNotFound
@@ -69,6 +69,7 @@ def start(
     site = opened(folder)
     if not root_certificates.is_file():
         raise SourceNotFound(f"there is no certificate at {root_certificates}", help="The coordinator gives it: its ca.pem.")
+    check_authority(root_certificates)
     key = read_connection_key(site.keys)
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGINT):
