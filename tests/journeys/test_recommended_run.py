@@ -19,13 +19,15 @@ import pytest
 from scipy.stats import rankdata
 
 from examples.consortium import prepared
-from examples.prepare import fivefold
 from fivefold.auth.keys import read_key
 from fivefold.coordinator import session
 from fivefold.engines.local import local_engine
+from fivefold.governance.approvals import approve
 from fivefold.governance.threats import RECOMMENDED_EPSILON, protected, threats
 from fivefold.models.model import Model, ModelSpec, build, named
 from fivefold.records.sealed_journal import aggregates_of
+from fivefold.site.folder import opened
+from fivefold.site.preparation import prepare
 from fivefold.study.definition import Analysis
 from fivefold.study.dictionary import Variable
 from fivefold.study.digest import SignedStudy, load_signed, sign_study
@@ -103,17 +105,16 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Seen, Seen]:
     names = [f"p{i}" for i in range(PIXELS)]
     frame = pd.DataFrame(x, columns=names).assign(odd=odd).iloc[:MEMBERS].assign(site=np.resize(SITES, MEMBERS))
     pixels = [Variable(n, n, "number", minimum=0, maximum=16) for n in names]
-    analyses = (analysis("early", 1, 1), analysis("whole", 10, 30))
+    analyses = (analysis("early", 1, 1), analysis("whole", 5, 150))
     plain = prepared(out, "digits", frame, (*pixels, Variable("odd", "Odd", "boolean")), analyses, seed=5)
     before = attacked(out, plain, "plain")
     wanted = protected(plain.study)
     assert wanted is not None
-    path = out / "protected.signed.json"
-    path.write_bytes(sign_study(wanted, read_key(out / "lead.key")).to_bytes())
-    for site in SITES:
-        fivefold("site", "approve", path, "--site", out / "sites" / site, "--yes")
-        fivefold("site", "prepare", path, "--site", out / "sites" / site)
-    after = attacked(out, load_signed(path), "protected")
+    closed = load_signed(sign_study(wanted, read_key(out / "lead.key")).to_bytes())
+    for site in (opened(out / "sites" / name) for name in SITES):
+        approve(site.path, closed.study, closed.digest, read_key(site.keys / "custodian.key"))
+        prepare(site, closed.study, closed.digest)
+    after = attacked(out, closed, "protected")
     for found in (before, after):
         print(f"rows {100 * found.rows:.0f} %, members {found.members:.3f}")
     return before, after
