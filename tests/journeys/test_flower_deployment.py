@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,18 +20,19 @@ from fivefold.coordinator import session
 from fivefold.coordinator.rounds import Engine
 from fivefold.engines.flower import parcels, wire
 from fivefold.engines.flower.foreign_app import APPS
-from fivefold.engines.flower.grid import LOST
+from fivefold.engines.flower.grid import LOST, FlowerEngine
 from fivefold.engines.flower.lasting import lasting
 from fivefold.engines.flower.superlink import environment
 from fivefold.engines.local import local_engine
 from fivefold.errors import EngineProblem, ProtocolViolation, SiteRefused, SourceNotFound
 from fivefold.protocol import messages
+from fivefold.protocol.messages import Envelope
 from fivefold.protocol.results import Result
 from fivefold.records.audit import Entry, entries, verify
 from fivefold.records.audit_report import chapter
 from fivefold.results.write import comparable
 from tests.journeys.consortium import ROOT, command, fivefold, sign_anew, signed
-from tests.journeys.deployed_studies import APP, INSTITUTIONS, breast, lung_with_cox
+from tests.journeys.deployed_studies import APP, INSTITUTIONS, approve, breast, lung_with_cox
 from tests.journeys.deployment import Deployment, deployed
 
 SITE = "inst-10-12"
@@ -256,6 +258,50 @@ def test_a_killed_site_costs_its_share_of_two_rounds_at_most(flower: Deployment)
     assert all(set(r["dropped"]) <= {SITE} for r in rounds)
     assert done.results["cox"].dropped == (SITE,)  # type: ignore[union-attr]
     verify(out / "sites" / SITE / "state" / "audit.jsonl")
+
+
+class Sleeping:
+    """Lets a site's process sleep from the first question on, and wakes it in the last trip."""
+
+    def __init__(self, engine: FlowerEngine, flower: Deployment) -> None:
+        self.engine, self.site, self.asleep = engine, flower.processes[SITE], False
+        self.busy = engine.busy
+
+    def exchange(self, requests: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
+        yield from self.exchange_until(requests, lambda: False)
+
+    def exchange_until(self, requests: Mapping[str, bytes], enough: Callable[[], bool]) -> Iterator[tuple[str, bytes]]:
+        kind = Envelope.decode(next(iter(requests.values()))).kind
+        if kind == messages.Ask.kind and not self.asleep:
+            self.site.send_signal(signal.SIGSTOP)
+            self.asleep = True
+        if kind == messages.Close.kind:
+            self.site.send_signal(signal.SIGCONT)
+        yield from self.engine.exchange_until(requests, enough)
+
+
+def test_a_study_that_drops_stragglers_goes_on_without_a_site_that_sleeps(flower: Deployment) -> None:
+    """No round waits for it: it is held to be busy, and not to be gone, and its share is in none of them."""
+    out = flower.consortium
+    quick = shutil.copytree(out, out.parent / "quick", ignore=shutil.ignore_patterns("sites", "coordinator", "*.log"))
+    text = (
+        (quick / "study.yaml")
+        .read_text("utf-8")
+        .replace("privacy:\n", "stragglers: {policy: drop, quorum: 4}\n\nprivacy:\n", 1)
+    )
+    sign_anew(quick, text)
+    approve(out, quick / "study.yaml")
+    with flower.engine() as engine:
+        try:
+            over = Sleeping(engine, flower)
+            done = session.run(signed(quick), over, quick / "run", tell=quiet, engine_name="flower", resume=False)
+        finally:
+            flower.processes[SITE].send_signal(signal.SIGCONT)
+    assert over.asleep
+    rounds = rounds_of(quick / "run")
+    assert len(rounds) > 4
+    assert all(set(r["dropped"]) == {SITE} for r in rounds)
+    assert isinstance(done.results["cox"], Result)
 
 
 def test_a_study_that_nobody_approved_is_refused_before_a_row_is_read(flower: Deployment) -> None:
