@@ -41,7 +41,7 @@ def judge(
     at once; no row is read. Raises `StatementInvalid` where register or reviews were altered."""
     policy, register = custody.policy, register_of(folder, custody, today)
     return {
-        "projects": safe_projects.judge(policy, study, digest, today, folder=folder, register=register),
+        "projects": safe_projects.judge(policy, study, digest, today, folder=folder, register=register, custodian=custodian),
         "people": safe_people.judge(policy, study, register, today, custodian=custodian, checkers=checkers),
         "settings": safe_settings.judge(policy, study, around),
         "data": safe_data.judge(policy, study, folder=folder, report=report),

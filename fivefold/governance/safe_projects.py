@@ -41,11 +41,13 @@ class Review:
 
 
 def judge(
-    policy: Policy, study: Study, digest: str, today: date, *, folder: Path | None = None, register: Register | None = None
-) -> list[Decision]:
+    policy: Policy, study: Study, digest: str, today: date, *, folder: Path | None = None, register: Register | None = None,
+    custodian: str = "",
+) -> list[Decision]:  # fmt: skip
     """What can be said of the study's purpose and agreements, and what its reviewers said. Without a site's `folder`: the study
-    alone, its reviews and files left out."""
-    return [*_stated(policy, study, today), *(_at_site(policy, study, digest, today, folder, register) if folder else ())]
+    alone, its reviews and files left out. `custodian`: the key that approves or approved, which is no second person's."""
+    here = _at_site(policy, study, digest, today, folder, register, custodian) if folder else ()
+    return [*_stated(policy, study, today), *here]
 
 
 def of_study(study: Study, today: date) -> Iterator[Decision]:
@@ -77,7 +79,7 @@ def _stated(policy: Policy, study: Study, today: date) -> Iterator[Decision]:
 
 
 def _at_site(
-    policy: Policy, study: Study, digest: str, today: date, folder: Path, register: Register | None
+    policy: Policy, study: Study, digest: str, today: date, folder: Path, register: Register | None, custodian: str
 ) -> Iterator[Decision]:
     """The agreement's file as it lies at the site, and the reviews."""
     rules = policy.projects
@@ -87,7 +89,7 @@ def _at_site(
     if rules.data_sharing is not None:
         yield _agreement(policy, study, folder / rules.data_sharing)
     if rules.reviewers:
-        yield _enough(policy, study, reviews(folder, digest), today, register)
+        yield _enough(policy, study, reviews(folder, digest), today, register, custodian)
 
 
 def _agreement(policy: Policy, study: Study, path: Path) -> Decision:
@@ -113,8 +115,10 @@ def file_digest(path: Path) -> str | None:
     return hashlib.sha256(data).hexdigest() if len(data) <= MAX_AGREEMENT_BYTES else None
 
 
-def _enough(policy: Policy, study: Study, said: Mapping[str, Review], today: date, register: Register | None) -> Decision:
-    """The two-person rule, over those whose word counts today."""
+def _enough(
+    policy: Policy, study: Study, said: Mapping[str, Review], today: date, register: Register | None, custodian: str
+) -> Decision:
+    """The two-person rule, over those whose word counts today: another person than the custodian who approves."""
     assert policy.projects is not None
     rules, rule = policy.projects, "projects.reviewers"
     line = policy.line(rule)
@@ -122,7 +126,9 @@ def _enough(policy: Policy, study: Study, said: Mapping[str, Review], today: dat
     against = [r for r in counted if r.verdict == "objects"]
     if against:
         return Decision(False, rule, line, f"{against[0].name} objects to the study: {against[0].reason}", _evidence(against))
-    counted = list({r.name.casefold(): r for r in reversed(counted)}.values())  # one person, whatever keys and houses
+    approver = register.people[custodian].name.casefold() if register is not None and custodian in register.people else ""
+    persons = {r.name.casefold(): r for r in reversed(counted)}  # one person, whatever keys and houses
+    counted = [r for name, r in persons.items() if name != approver]
     places = {r.organisation.casefold() for r in counted}
     words = f"{len(counted)} of {rules.reviewers} reviewers support the study, from {len(places)} organisations"
     enough = len(counted) >= rules.reviewers and len(places) >= rules.organisations

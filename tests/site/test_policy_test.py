@@ -201,6 +201,8 @@ def test_the_two_person_rule_by_its_commands(
         assert told in capsys.readouterr().err
         return code == 0
 
+    own = str(consortium.site.keys / "custodian.key")
+    assert run(["site", "review", str(study_file), "--key", own, *here]) == 0  # who approves is no second person
     assert run(["site", "review", str(study_file), "--object", *here]) == 2  # whose word would it be?
     assert reviews("lead") == 32
     assert "nobody reviews their own study" in capsys.readouterr().err
