@@ -146,7 +146,7 @@ def _say(message: str, hint: str, code: int, name: str, as_json: bool, public: d
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print(Text("✗ ", style="bold red") + Text(message))
     if hint:
-        console.print(Text(f"  {hint}", style="dim" if console.is_terminal else ""))
+        console.print(Text("  " + hint.replace("\n", "\n  "), style="dim" if console.is_terminal else ""))
     return code
 
 

@@ -132,7 +132,8 @@ class AuditLog:
             try:
                 yield
             finally:
-                fcntl.flock(self._file, fcntl.LOCK_UN)
+                if self._file >= 0:  # a Ctrl-C in the middle: closed by then, and the lock went with the file
+                    fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def _recover(self) -> Head:
         """The head on disk, or that of an empty log where a crash came before the first head was in place."""

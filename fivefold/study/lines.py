@@ -7,6 +7,7 @@ most 1 MiB.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,9 +109,18 @@ def faults(model: type[BaseModel], document: Document, error: ValidationError) -
         elif fault["type"] == "missing":
             what = f"key {key!r} is missing"
         else:
-            what = f"{key}: {fault['msg'].removeprefix('Value error, ')}"
+            what = f"{key}: {_plain(fault['msg'], fault['input'])}"
         found.append((line, f"{document.name}, line {line}: {what}"))
     return [sentence for _, sentence in sorted(found)]
+
+
+def _plain(said: str, given: Any) -> str:
+    """Pydantic's sentence about a value, in plain words, with the value."""
+    said = said.removeprefix("Value error, ").partition(", unable to")[0]
+    wanted = re.sub(r"^(Input|String|Number|Value) should ", "should ", said)
+    for words, plain in (("a valid integer", "a whole number"), ("a valid string", "text"), ("a valid ", "a ")):
+        wanted = wanted.replace(words, plain)
+    return f"{given!r} {wanted}" if wanted.startswith("should ") and isinstance(given, (str, int, float)) else wanted
 
 
 def _known(model: Any, where: Where) -> list[str]:

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
 from fivefold.engines.flower import parcels
+from fivefold.engines.flower import superlink as starting
 from fivefold.engines.flower.certificates import make_connection_key, read_connection_key
 from fivefold.engines.flower.connections import RunConnection, SiteConnection, register
 from fivefold.engines.flower.dialect import ADMITTED, Addresses, admitted, dialect, installed
@@ -36,10 +37,19 @@ T = TypeVar("T")
 def superlink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Coordinator]:
     folder = tmp_path_factory.mktemp("superlink")
     coordinator = make(folder / "coordinator", ["localhost", "127.0.0.1"])
-    for name in SITES:
-        assert admit(coordinator, name, make_connection_key(keys(folder, name)).encode())
-    with running(coordinator):
-        yield coordinator
+    first, late = (make_connection_key(keys(folder, name)).encode() for name in SITES)
+    assert admit(coordinator, SITES[0], first)
+    registered = starting._registered
+
+    def and_another(*arguments: Any) -> None:
+        """Somebody is admitted after the list of sites was read, and before the SuperLink is said to be ready."""
+        registered(*arguments)
+        admit(coordinator, SITES[1], late)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(starting, "_registered", and_another)
+        with running(coordinator):
+            yield coordinator
 
 
 def keys(folder: Path, name: str) -> Path:

@@ -201,14 +201,14 @@ def test_a_peers_key_may_be_written_whole_or_as_its_fingerprint() -> None:
     [
         (text(metods="[glm]"), "line 8: unknown key 'metods'; did you mean 'methods'"),
         (text(site=None), "line 1: key 'site' is missing"),
-        (text(minimum_sites="2"), "line 8: minimum_sites"),
-        (text(minimum_persons="many"), "line 8: minimum_persons"),
+        (text(minimum_sites="2"), "line 8: minimum_sites: 2 should be greater than or equal to 3"),
+        (text(minimum_persons="many"), "line 8: minimum_persons: 'many' should be a whole number"),
         (text(custodians="[]"), "name at least one custodian"),
         (
             text(custodians="[{name: C, key: abc, from: 2026-01-01, until: 2027-12-31}]"),
             "line 5: custodians.0.key: a public key is",
         ),
-        (text(site_totals="maybe"), "line 8: site_totals"),
+        (text(site_totals="maybe"), "line 8: site_totals: 'maybe' should be 'permitted' or 'refused'"),
         (text(dominance=".nan"), "line 8: dominance"),
         (text(asset='"a\\eb"'), "line 3: asset: write printable"),
         (text() + b"site: basel\n", "line 8: key 'site' is written twice"),

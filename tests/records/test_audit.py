@@ -413,3 +413,9 @@ def test_a_file_that_is_not_there_or_not_a_log_is_one_sentence(tmp_path: Path) -
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot be written"):
         AuditLog(tmp_path / "file" / "audit.jsonl", KEY, "North")
+
+
+def test_a_log_that_is_closed_within_an_entry_lets_go_quietly(tmp_path: Path) -> None:
+    log = AuditLog(tmp_path / "audit.jsonl", None, "site")
+    with log._exclusively():  # as Ctrl-C leaves it
+        log.close()

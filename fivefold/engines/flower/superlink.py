@@ -114,9 +114,9 @@ def running(coordinator: Coordinator, host: str = "127.0.0.1", port: int = 0, *,
         )
     try:
         _wait(process, at, log)
+        place.write_text(at.text(), "ascii")  # before the sites are read: who is admitted from here on registers at once
         for name, public in coordinator.sites().items():
             _registered(coordinator, at, name, public)
-        place.write_text(at.text(), "ascii")
         yield at.fleet
     finally:
         place.unlink(missing_ok=True)
