@@ -183,6 +183,7 @@ def test_the_two_person_rule_by_its_commands(
         "rolf": ("Rolf", "Bureau"),
         "rosa": ("Rosa", "bureau"),
         "again": ("Rolf", "Clinic"),
+        "double": ("Data custodian", "Clinic"),
     }
     private = {who: keys.new_key() for who in cast} | {"lead": consortium.lead, "other": keys.new_key()}
     for who, key in private.items():
@@ -207,7 +208,7 @@ def test_the_two_person_rule_by_its_commands(
     assert reviews("lead") == 32
     assert "nobody reviews their own study" in capsys.readouterr().err
     assert reviews("other") == 32
-    assert reviews("rolf") == reviews("rosa") == reviews("again") == 0
+    assert reviews("rolf") == reviews("rosa") == reviews("again") == reviews("double") == 0
     approves("2 of 2 reviewers support the study, from 1 organisations (2 are needed)")
     assert reviews("rita", "--object") == 32  # without a reason
     assert reviews("rita", "--object", "--why", "no benefit") == 0
