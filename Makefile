@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 RUN := runs/lung
 # Tools and platforms with an environment of their own each, .venv-NAME, that the tests need: tools/NAME-requirements.txt
-OTHERS := crate flare flwr134 substra workflow
+OTHERS := crate flare flwr134 sacro substra workflow
 
 .PHONY: help demo test check docs bench clean environments others
 .DEFAULT_GOAL := help

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from importlib.metadata import version
 from pathlib import Path
 
@@ -50,10 +51,21 @@ def test_it_is_made_once_and_anew_where_what_it_holds_changes(tree: Path) -> Non
 
 
 def test_what_is_listed_may_differ_from_what_is_lent(tree: Path) -> None:
+    """And may be all that is fetched, whatever it says that it needs."""
+    wheel = tree / "whole-1-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as file:
+        file.writestr("whole.py", "")
+        file.writestr(
+            "whole-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: whole\nVersion: 1\nRequires-Dist: fivefold==0\n"
+        )
+        file.writestr("whole-1.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        file.writestr("whole-1.dist-info/RECORD", "")
     (tree / "constraints.txt").write_text("pluggy==0.0.1\nPip==0.0.2\n")
-    (tree / "tools" / "other-requirements.txt").write_text(f"# lent\npip=={version('pip')}\n")
-    assert make(tree, "other").returncode == 0
+    (tree / "tools" / "other-requirements.txt").write_text(f"# lent, listed alone\npip=={version('pip')}\n{wheel}\n")
+    done = make(tree, "other")
+    assert done.returncode == 0, done.stderr
     assert (tree / ".venv-other" / "constraints.txt").read_text() == "pluggy==0.0.1\n"
+    assert imports(tree / ".venv-other" / "bin" / "python", "whole")
 
 
 def test_what_is_missing_is_said_in_one_sentence(tree: Path) -> None:

@@ -3,7 +3,8 @@
 # are not those of Fivefold.
 #   sh tools/make_env.sh crate
 # Where the first line of the requirements begins with "# lent", .venv lends its packages, so that Fivefold and the platform can
-# be imported side by side; only what is listed, and what that needs, is the environment's own.
+# be imported side by side; only what is listed, and what that needs, is the environment's own. "# lent, listed alone": what is
+# listed is all that is fetched, for who wants a part of a package that needs less than the whole.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 name=${1:?"which environment? One of those of tools/*-requirements.txt"}
@@ -19,6 +20,7 @@ fi
 
 echo "Making .venv-$name"
 install="--quiet --no-compile --disable-pip-version-check --requirement $wanted"
+case "$(sed -n 1p "$wanted")" in "# lent, listed alone"*) install="$install --no-deps" ;; esac
 rm -rf "$env"
 if [ "$(sed -n '1s/^# lent.*/lent/p' "$wanted")" = lent ]; then
     [ -x "$lender" ] || { echo "make_env: .venv lends its packages, and is not there. Make it first: make .venv/made-for-test" >&2; exit 1; }
