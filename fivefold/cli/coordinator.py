@@ -26,10 +26,12 @@ def start(
     ] = None,
 ) -> None:
     """Start a SuperLink with TLS and node authentication, and say what sites need. Runs until it is stopped."""
+    from fivefold.engines.flower.door import Door
     from fivefold.engines.flower.superlink import make, running
 
     hosts = [*(name or []), "localhost", "127.0.0.1", *([host] if host != "0.0.0.0" else [])]
     coordinator = make(folder, hosts)
+    door = Door(folder)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -43,7 +45,8 @@ def start(
         typer.echo("Then, here:")
         typer.echo(f"  fivefold run STUDY --engine flower --coordinator {folder}")
         while not stop.wait(1.0):
-            pass
+            door.look(coordinator.sites().values())
+    door.look(coordinator.sites().values())
     typer.echo("stopped")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from fivefold.coordinator.secure_rounds import Made, SecureRounds
 from fivefold.coordinator.stragglers import Patience
@@ -33,6 +33,15 @@ HARMLESS = WITHDREW | {
 """Rules that say that site and coordinator are not at the same place, after one of them restarted: the round is asked anew."""
 
 
+@runtime_checkable
+class Guarded(Protocol):
+    """An engine that itself finds out who answers, and so meets those who are no site of the study."""
+
+    def turned_away(self) -> list[Mapping[str, str]]:
+        """Whom it has met since it was last asked: facts for the log, none of them a person's or a secret."""
+        ...
+
+
 class Attendance:
     """The engine, seen from the run: sites that could not open it are not asked, refusals are logged and remembered."""
 
@@ -59,7 +68,10 @@ class Attendance:
     def exchange(self, requests: Mapping[str, bytes]) -> Iterable[tuple[str, bytes]]:
         asked = tuple(n for n in requests if n not in self._away and (self.alone is None or n in self.alone))
         made = Made(asked, requests.__getitem__)
-        return self._engine.exchange(made) if self._patience is None else self._patience.exchange(made)
+        yield from self._engine.exchange(made) if self._patience is None else self._patience.exchange(made)
+        if isinstance(self._engine, Guarded):
+            for facts in self._engine.turned_away():
+                self._log.write("stranger answered", **facts)
 
     def about(self, wanted: Iterable[str], asking: bool, counts: bool) -> None:
         """What the next trip is for."""

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from fivefold.coordinator.package import package_of
+from fivefold.coordinator.package import held_package, package_of
 from fivefold.coordinator.package_check import evidence_in, outer, study_of
 from fivefold.coordinator.recall import why_not
 from fivefold.coordinator.release_crate import disclosure_of, source_of, times_of
@@ -33,17 +33,22 @@ def newest_run(path: Path) -> Path:
 
 
 def of_run(run: Path, evidence: Sequence[bytes]) -> Package:
-    """The evidence of a run: of its newest release, or of a rehearsal as it lies open. Raises as `package.build` does."""
+    """The evidence of a run: of its newest release, or of a rehearsal as it lies open; of results that are held, all but them.
+    Raises as `package.build` does."""
     found = load_signed(run / STUDY_FILE)
-    audit.verify(run / "audit.jsonl")
     with tempfile.TemporaryDirectory(prefix="fivefold-evidence-") as staging:
-        return package_of(run, source_of(run, found, 0, Path(staging)), found, evidence)
+        try:
+            source = source_of(run, found, 0, Path(staging))
+        except OutputHeld as held:
+            return held_package(run, found, evidence, f"The results are held: {held.message}")
+        return package_of(run, source, found, evidence)
 
 
 def of_package(path: Path) -> Package:
     """The evidence in a packed crate. Raises `CrateInvalid` where it was changed."""
     require_whole(path)
     crate, found, inside = outer(path), study_of(path), payload_of(path)
+    log = audit.verify(inside / "run" / "audit.jsonl")
     times, checked = times_of(inside / "run"), inside / "disclosure"
     return Package(
         study=found.study,
@@ -59,4 +64,5 @@ def of_package(path: Path) -> Package:
         built=str(crate.root.get("datePublished", "")),
         disclosure=disclosure_of(checked) if (checked / "release.json").is_file() else NOT_CHECKED,
         recalled=why_not(path),
+        log=(log.entries, log.head),
     )

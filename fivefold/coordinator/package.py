@@ -6,6 +6,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,7 @@ from fivefold.coordinator.run_record import STUDY_FILE, VARIATIONS
 from fivefold.errors import CrateInvalid, KeyProblem, OutputHeld
 from fivefold.governance.evidence import read_evidence
 from fivefold.governance.proposals import read_proposal
+from fivefold.governance.recalls import NOTICE, read_recall, recallers
 from fivefold.governance.threats import as_json as threats_of
 from fivefold.records import audit, sealed_journal
 from fivefold.records.bag import make_bag
@@ -25,7 +27,7 @@ from fivefold.records.crate import slug
 from fivefold.records.crate_graph import Crate
 from fivefold.records.five_safes_crate import RUN, crate_of, external_identifier
 from fivefold.records.five_safes_page import page
-from fivefold.records.five_safes_record import Package
+from fivefold.records.five_safes_record import Disclosure, Package, SiteEvidence
 from fivefold.records.five_safes_rules import broken
 from fivefold.records.validation import changed_files, crate_files, write_metadata
 from fivefold.results.write import read_json
@@ -121,8 +123,30 @@ def package_of(
     result = read_json(source.folder)
     if result["study"]["digest"] != found.digest:
         raise CrateInvalid("result.json is of another study than study.signed.json")
-    sites = tuple(read_evidence(raw, found.study, found.digest) for raw in evidence)
-    answered = {name for analysis in result["analyses"] for name in analysis["sites"]}
+    sites = _sites(found, evidence, {name for analysis in result["analyses"] for name in analysis["sites"]})
+    return replace(
+        _package(run, found, sites, source.disclosure, now),
+        completed=bool(result["analyses"]),
+        parts=tuple(crate_files(source.folder)),
+        others={
+            **{_sign_off(s.site): f"What {s.site} signed: approvals, data commitment, log head" for s in sites},
+            **{place: words for place, (_, words) in source.files.items()},
+        },
+    )
+
+
+def held_package(run: Path, found: SignedStudy, evidence: Sequence[bytes], words: str) -> Package:
+    """What may be told of a run of which nothing is released, or no longer: all but its results. `words` say why. It is for the
+    evidence page, and never packed."""
+    notices = [p / NOTICE for p in sorted((run / "released").glob("[0-9]*")) if (p / NOTICE).is_file()]
+    recalled = [read_recall(p.read_bytes(), found.digest, recallers(found.study)).words for p in notices]
+    package = _package(run, found, _sites(found, evidence, set()), Disclosure("pending", words), None)
+    return replace(package, recalled="; ".join(recalled))
+
+
+def _sites(found: SignedStudy, evidence: Sequence[bytes], answered: set[str]) -> tuple[SiteEvidence, ...]:
+    """What the sites signed, in the study's order, verified. Raises `CrateInvalid` where one that answered has not."""
+    sites = [read_evidence(raw, found.study, found.digest) for raw in evidence]
     missing = sorted(answered - {s.site for s in sites})
     if missing or len({s.site for s in sites}) != len(sites):
         raise CrateInvalid(
@@ -130,7 +154,14 @@ def package_of(
             help="Each site hands over its own: `fivefold site evidence STUDY`; name the files with --evidence.",
         )
     order = {s.name: i for i, s in enumerate(found.study.sites)}
-    times = times_of(run)
+    return tuple(sorted(sites, key=lambda s: order[s.site]))
+
+
+def _package(
+    run: Path, found: SignedStudy, sites: tuple[SiteEvidence, ...], disclosure: Disclosure, now: datetime | None
+) -> Package:
+    """A run's package without anything of its results."""
+    times, log = times_of(run), audit.verify(run / "audit.jsonl")
     return Package(
         study=found.study,
         digest=found.digest,
@@ -139,15 +170,12 @@ def package_of(
         software=fivefold.__version__,
         started=times.started,
         ended=times.ended,
-        completed=bool(result["analyses"]),
-        sites=tuple(sorted(sites, key=lambda s: order[s.site])),
-        parts=tuple(crate_files(source.folder)),
+        completed=True,
+        sites=sites,
+        parts=(),
         built=(now or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
-        disclosure=source.disclosure,
-        others={
-            **{_sign_off(s.site): f"What {s.site} signed: approvals, data commitment, log head" for s in sites},
-            **{place: words for place, (_, words) in source.files.items()},
-        },
+        disclosure=disclosure,
+        log=(log.entries, log.head),
     )
 
 

@@ -173,11 +173,17 @@ def _outputs(package: Package) -> Iterable[str]:
 def _logs(package: Package) -> Iterable[str]:
     yield '<section class="safe"><h2>Evidence: logs that nobody can rewrite alone</h2>'
     yield _table(
-        "Heads of the sites' audit logs when they signed",
-        ("Site", "Entries", "Head"),
-        [(s.organisation or s.site, str(s.log_entries), f"{s.log_head[:32]}…") for s in package.sites],
+        "Heads of the audit logs: the coordinator's of this run, and each site's when it signed",
+        ("Whose", "Entries", "Head"),
+        [
+            (who, str(entries), f"{head[:32]}…")
+            for who, entries, head in (
+                ("Coordinator", *package.log),
+                *((s.organisation or s.site, s.log_entries, s.log_head) for s in package.sites),
+            )
+        ],
     )
-    yield f"<p>Run {escape(package.run)}; the coordinator's own log lies in the package, <code>run/audit.jsonl</code>.</p>"
+    yield f"<p>Run {escape(package.run)}; a package holds the coordinator's own log, <code>run/audit.jsonl</code>.</p>"
     yield "<p>Check all of it: <code>fivefold crate validate PACKAGE</code>.</p></section>"
 
 

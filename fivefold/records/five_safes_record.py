@@ -81,3 +81,5 @@ class Package:
     others: dict[str, str] = field(default_factory=dict)
     recalled: str = ""
     """Who recalled the release, when and why; empty for one that stands."""
+    log: tuple[int, str] = (0, "")
+    """Entries and head of the coordinator's log of the run."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fivefold.auth.keys import new_key, public_of
+from fivefold.coordinator.attendance import Attendance
 from fivefold.engines.flower import site as process
 from fivefold.engines.flower import wire
 from fivefold.engines.flower.certificates import make_authority, make_connection_key
@@ -20,6 +22,9 @@ from fivefold.engines.flower.site import SELDOM, SOON, SOON_FOR, Pace, attend, h
 from fivefold.engines.flower.wire import KIND, Answer, Letter, Seen
 from fivefold.errors import FivefoldError, ProtocolViolation, SignatureWrong
 from fivefold.protocol.encoding import decode, encode
+from fivefold.protocol.messages import Roster
+from fivefold.records.audit import AuditLog, entries
+from fivefold.records.audit_report import chapter
 from fivefold.site.folder import create
 
 SITES = ("alder", "birch", "cedar")
@@ -219,6 +224,31 @@ def test_sites_are_found_by_their_signatures_and_then_asked_alone() -> None:
     link.asked.clear()
     assert dict(engine.exchange(asked)) == {name: name.encode() + b"!" for name in SITES}
     assert sorted(link.asked) == [11, 12, 13]
+
+
+def test_who_pretends_to_be_a_site_stands_in_the_coordinators_log(tmp_path: Path) -> None:
+    """A connection that was let in, and signs as somebody else: once a run, as an attempt; a site of another study is none."""
+
+    class Pretended(Wired):
+        def pull(self, ids: list[str]) -> list[Answer]:
+            asked = {i: wire.read_request(self.waiting[i][1], "alder") for i in ids}
+            false = {14: ("alder", "birch"), 15: ("elm", "birch")}
+            found = super().pull(ids)
+            for at, one in enumerate(found):
+                if one.node in false:
+                    name, key = false[one.node]
+                    found[at] = replace(one, payload=wire.reply(name, PRIVATE[key], asked[one.to].nonce, b"false"))
+            return found
+
+    link = Pretended({11: "cedar", 12: "alder", 13: "birch", 14: "x", 15: "y", 16: "stranger"})
+    with AuditLog(tmp_path / "audit.jsonl", bytes(range(32)), "coordinator") as log:
+        engine = FlowerEngine(link, PUBLIC, gather=0.0)
+        there = Attendance(engine, Roster(tuple(SITES), tuple(PUBLIC[s] for s in SITES)), log)
+        for _ in range(2):
+            assert dict(there.exchange(dict.fromkeys(SITES, b"!"))) == {name: name.encode() + b"!" for name in SITES}
+            engine._node.clear()  # everybody is asked once more, as after a restart
+    found = [(chapter(e), e.facts["node"], e.facts["rule"]) for e in entries(tmp_path / "audit.jsonl") if e.event != "opened"]
+    assert sorted(found) == [("authentication", "14", "signature"), ("authentication", "15", "unknown_site")]
 
 
 def test_a_site_that_fell_silent_is_not_waited_for_until_it_shows_life() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 import signal
@@ -19,6 +20,7 @@ from examples import prepare
 from fivefold.coordinator import session
 from fivefold.coordinator.rounds import Engine
 from fivefold.engines.flower import parcels, wire
+from fivefold.engines.flower.door import Door
 from fivefold.engines.flower.foreign_app import APPS
 from fivefold.engines.flower.grid import LOST, FlowerEngine
 from fivefold.engines.flower.lasting import lasting
@@ -366,6 +368,14 @@ def test_a_site_that_was_not_admitted_is_told_so(flower: Deployment, tmp_path: P
     assert re.search("does not admit this site's connection key", done.stderr)
     last = list(entries(tmp_path / "stranger" / "state" / "audit.jsonl"))[-1]
     assert (last.event, chapter(last)) == ("connection refused", "authentication")
+    door, sites = Door(flower.coordinator.path), flower.coordinator.sites()
+    assert door.look(sites.values()) >= 1  # and at the coordinator
+    assert door.look(sites.values()) == Door(flower.coordinator.path).look(sites.values()) == 0  # once
+    verify(flower.coordinator.path / "audit.jsonl")
+    *admitted, met = list(entries(flower.coordinator.path / "audit.jsonl"))[1:]
+    assert [(e.event, e.facts["site"]) for e in admitted] == [("site admitted", site) for site in sites]
+    key = (tmp_path / "stranger" / "keys" / "connection.pub").read_bytes()
+    assert (chapter(met), met.facts["keys"]) == ("authentication", [hashlib.sha256(key).hexdigest()])
 
 
 def test_the_answering_process_has_no_network(tmp_path: Path) -> None:

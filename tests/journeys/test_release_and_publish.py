@@ -34,6 +34,7 @@ def lung(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         place = str(out / "runs" / "sealed")
         assert run(["run", str(out / "study.yaml"), "--sealed", "--quiet", "--out", place]) == 0
         assert run(["crate", "build", place]) == 59  # nothing was released yet
+        assert run(["report", place, "--pdf", "--out", str(out / "held.html")]) == 0
         assert run(["outputs", "request", place, "--key", str(out / "lead.key"), "--purpose", "a paper"]) == 0
         for who in ("first", "second"):
             words = ["release", "--form", "rounded", "--key", str(out / f"{who}-checker.key")]
@@ -165,7 +166,7 @@ def test_the_evidence_of_a_package_and_of_a_study_is_one_page(lung: Path, packag
         assert safe in text
     for words in (
         "Approvals, given by each site alone",
-        "Heads of the sites",
+        "Heads of the audit logs",
         "at least 5 persons in a total",
         "Privacy spent (ε)",
     ):
@@ -174,6 +175,17 @@ def test_the_evidence_of_a_package_and_of_a_study_is_one_page(lung: Path, packag
     assert of_package.with_suffix(".pdf").read_bytes().startswith(b"%PDF-")
     assert "Safe outputs" in of_study.read_text("utf-8")
     assert "73 %" in EPSILON
+
+
+def test_the_page_of_a_run_that_is_held_tells_all_but_its_results(lung: Path) -> None:
+    text, pdf = (lung / "held.html").read_text("utf-8"), (lung / "held.pdf").read_bytes()
+    assert "The results are held: nothing of this sealed run was released" in text
+    for words in ("Approvals, given by each site alone", "Privacy spent", "Coordinator", "Custodian of inst-01-02"):
+        assert words in text
+    assert "Tables in this package" not in text
+    assert pdf.startswith(b"%PDF-")  # made of the page alone
+    exact = airlock.opened(airlock.airlock(lung / "runs" / "sealed"), keys.read_key(lung / "first-checker.key")).results
+    assert not [v for r in exact.values() for v in numbers_in(r) if len(repr(v)) > 9 and repr(v)[:7] in text]
 
 
 def test_a_wrong_release_is_recalled(
@@ -217,6 +229,10 @@ def test_a_wrong_release_is_recalled(
     assert "RECALLED: release 1 of run" in capsys.readouterr().out
     assert run(["report", str(package), "--out", str(tmp_path / "page.html")]) == 0
     assert "Recalled:</strong> release 1 of run" in (tmp_path / "page.html").read_text("utf-8")
+    assert run(["report", str(place), "--out", str(tmp_path / "run.html")]) == 0
+    of_run = (tmp_path / "run.html").read_text("utf-8")
+    assert "Recalled:</strong> release 1 of run" in of_run
+    assert "The results are held: release 1" in of_run
     assert run(["crate", "publish", str(package), "--yes"]) == 59
     assert run(["crate", "build", str(place), "--out", str(tmp_path / "again")]) == 59
     note = package / "recalled.json"

@@ -66,6 +66,8 @@ class FlowerEngine:
         self._posted: dict[str, _Waiting] = {}
         self._unheard: list[str] = []
         """Sites to which something was posted, and that have no node."""
+        self._turned: list[Mapping[str, str]] = []
+        self._told = set[tuple[int, str]]()
 
     def exchange(self, requests: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
         """Replies as they arrive. A site without a node, or that gives no sign of life, or none in time, is absent."""
@@ -116,6 +118,12 @@ class FlowerEngine:
         except (ConnectionError, PermissionError) as error:
             raise _lost_link(error) from None
         return here
+
+    def turned_away(self) -> list[Mapping[str, str]]:
+        """Who answered, since this was last asked, and is not the site that it says, or none of this study: its node, the code
+        and the rule; each once."""
+        new, self._turned = self._turned, []
+        return new
 
     def busy(self) -> frozenset[str]:
         """Sites that have not yet answered what an earlier trip asked, or what was posted."""
@@ -204,8 +212,11 @@ class FlowerEngine:
             site, answer = wire.read_reply(payload, of.nonce, self.keys)
         except ProtocolViolation:
             raise  # mixed versions end the run before a row is read
-        except FivefoldError:
-            return None  # somebody who is not a site of this study, or pretends to be one
+        except FivefoldError as error:
+            if error.rule != wire.OTHER_STUDY and (of.node, error.rule) not in self._told:
+                self._told.add((of.node, error.rule))
+                self._turned.append({"node": str(of.node)} | error.public())
+            return None
         self._node[site] = of.node
         self._gone.pop(site, None)
         return (site, answer) if answer else None

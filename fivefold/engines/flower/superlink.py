@@ -3,6 +3,7 @@
 DIR/ca.pem  ca.key  server.pem  server.key   its certificates; sites are given ca.pem
 DIR/attach.secret                            who attaches as a run's server side has to know it
 DIR/nodes/NAME.pub                           connection keys of the sites that may connect
+DIR/audit.jsonl                              who was let in, and who was not (`door.py`)
 DIR/address                                  where it listens while it runs: one line, or three (`dialect.Addresses`)
 """
 
@@ -22,6 +23,7 @@ from pathlib import Path
 from fivefold.engines.flower.certificates import make_authority, make_server
 from fivefold.engines.flower.connections import register
 from fivefold.engines.flower.dialect import Addresses, dialect
+from fivefold.engines.flower.door import SUPERLINK_LOG, door_log, print_of
 from fivefold.errors import EngineProblem, RunFolderTaken, SourceNotFound
 
 READY_SECONDS = 60.0
@@ -87,6 +89,9 @@ def admit(coordinator: Coordinator, name: str, public: bytes) -> bool:
     """Let a site's connection key in, now and at every start. False where it is in already."""
     if not name.replace("-", "").replace("_", "").isalnum():
         raise EngineProblem(f"{name!r:.60} is not a site's name", help="Use the name that stands in the study.")
+    if coordinator.sites().get(name) != public:
+        with door_log(coordinator.path) as log:
+            log.write("site admitted", site=name, key=print_of(public))
     (coordinator.path / "nodes" / f"{name}.pub").write_bytes(public)
     if not (coordinator.path / "address").exists():
         return True
@@ -107,7 +112,7 @@ def running(coordinator: Coordinator, host: str = "127.0.0.1", port: int = 0, *,
         raise RunFolderTaken(f"a SuperLink runs on {coordinator.path} already", help="Stop it, or take another folder.")
     ports = [port, *_free(speech.PORTS - 1)] if port else _free(speech.PORTS)
     where, at = speech.options(host, ports, coordinator.path)
-    log = log or coordinator.path / "superlink.log"
+    log = log or coordinator.path / SUPERLINK_LOG
     with log.open("ab") as out:
         process = subprocess.Popen(
             _command(coordinator, where), stdout=out, stderr=out, env=environment(), start_new_session=True

@@ -25,6 +25,9 @@ KIND = "query.fivefold"
 NONCE_BYTES = 16
 MOST_ASKED = 1000
 PURPOSE = "fivefold letter 1"
+UNKNOWN, OTHER_STUDY = "unknown_site", "other_study"
+"""Rules for a name that the study does not have: who answers under it pretends to have been asked; who does not is of another
+study at the same SuperLink."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,7 @@ def read_reply(data: bytes, nonce: bytes, public: Mapping[str, bytes]) -> tuple[
     if not isinstance(site, str) or not isinstance(answer, bytes) or not isinstance(signature, bytes):
         raise MessageMalformed("a reply lacks a part", rule="reply")
     if site not in public:
-        raise SignatureWrong("a reply comes from a site that is not in the study", rule="unknown_site")
+        raise SignatureWrong("a reply comes from a site that is not in the study", rule=UNKNOWN if answer else OTHER_STUDY)
     keys.verify(public[site], _claim(site, nonce, answer), signature, PURPOSE)
     return site, answer
 
