@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,26 +13,47 @@ INK = {
     "approved": "green", "running": "bold green", "outputs held": "yellow", "released": "bold green", "closed": "dim",
     "refused": "bold red", "withdrawn": "bold red", "expired": "red",
 }  # fmt: skip
+NO = "no: "
+WIDE = 120
+"""Columns of a terminal that a table of seven needs; on a narrower one each act has lines of its own."""
 
 
 def draw(lives: Mapping[str, Life]) -> None:
     """Print each site's life."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
+    from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
     console = Console(highlight=False)
     for life in lives.values():
         console.print(Text.assemble((life.site, "bold"), "  ", (life.state, INK.get(life.state, ""))))
+        rows = [_row(act, state) for act, state in steps(life)] + list(_refused(life))
+        if console.width < WIDE:
+            for when, what, state, who, why, study, proof in rows:
+                console.print(Text(f" {when}  {what} → {state}"), style=_style(state))
+                for line in (who, why, f"study {study}, proof {proof or 'none'}"):
+                    console.print(Padding(Text(line), (0, 0, 0, 6), expand=False))
+            continue
         grid = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 1), show_edge=False)
         for heading in ("when", "what", "state", "who", "why", "study", "proof"):
             grid.add_column(heading, overflow="fold", no_wrap=heading in ("when", "what", "state"))
-        for act, state in steps(life):
-            grid.add_row(*map(Text, _row(act, state)))
-        for act, rule in life.void:
-            grid.add_row(*map(Text, _row(act, f"no: {rule}")), style="red")
+        for row in rows:
+            grid.add_row(*map(Text, row), style=_style(row[2]))
         console.print(grid)
+
+
+def _style(state: str) -> str:
+    return "red" if state.startswith(NO) else ""
+
+
+def _refused(life: Life) -> Iterator[tuple[str, ...]]:
+    """What did not count, with its rule; the same again and again in one row, by its last."""
+    for _, same in groupby(life.void, key=lambda one: (one[0].what, one[0].key, one[0].why, one[1])):
+        *before, (act, rule) = same
+        when, what, state, who, why, *rest = _row(act, f"{NO}{rule}")
+        yield when, what, state, who, f"{why} ({len(before) + 1} times)" if before else why, *rest
 
 
 def plain(life: Life) -> dict[str, Any]:

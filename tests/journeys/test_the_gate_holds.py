@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from fivefold.auth import keys
+from fivefold.cli.life_table import draw
 from fivefold.cli.main import run as call
 from fivefold.coordinator.life import lives_of
 from fivefold.coordinator.session import Run
@@ -187,7 +188,7 @@ def test_a_site_approves_in_part(them: Them) -> None:
     assert approved == {name: ["all"] if name == "fir" else ["all", "nearly"] for name in SITES}
 
 
-def test_a_site_refuses_and_both_sides_tell_it(them: Them) -> None:
+def test_a_site_refuses_and_both_sides_tell_it(them: Them, capsys: pytest.CaptureFixture[str]) -> None:
     """The custodian's signed no comes with the node's; one that others signed in their names counts for nothing."""
     signed = load_signed(sign_study(replace(them.signed.study, seed=11), them.key("lead")).to_bytes())
     path = them.out / "other.signed.json"
@@ -206,6 +207,11 @@ def test_a_site_refuses_and_both_sides_tell_it(them: Them) -> None:
     assert mine == theirs
     assert (mine.why, mine.key) == ("no ethics vote", keys.public_of(them.custodian("fir")).hex())
     assert {s for n, s in them.states().items() if n != "fir"} == {"outputs held"}
+
+    draw({"fir": lives_of(them.out / "runs" / "a")["fir"]})
+    shown = capsys.readouterr().out
+    assert shown.count("begin → no: study_refused") == 1  # asked again and again, and told once
+    assert " times)" in shown
 
     notice = them.site("fir").state / "refusals" / f"{signed.digest}.json"
     facts = statements.read_statement(notice.read_bytes(), "it").facts

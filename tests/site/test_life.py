@@ -179,6 +179,8 @@ def test_by_the_command_line(consortium: Any, tmp_path: Path, capsys: pytest.Cap
     assert call(["study", "life", str(study), "--sites", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
     assert "basel  refused" in shown
+    assert "refuse → refused\n      custodian: Data custodian (" in shown  # a narrow terminal: lines of its own for each act
+    assert "\n      no vote\n      study " in shown
     log = [e for e in entries(consortium.site.state / "audit.jsonl") if e.event in ("review", "refusal", "statement")]
     assert [e.event for e in log] == ["review", "refusal", "refusal", "statement"]
     assert log[1].facts["reason"] == ""  # the attempt without a reason was logged, and refused
