@@ -18,7 +18,8 @@ from fivefold.auth.keys import new_key, public_of, write_key
 from fivefold.cli.main import run
 from fivefold.coordinator.package import build
 from fivefold.coordinator.package_check import study_of
-from fivefold.records.sealed_journal import Aggregate, read_aggregates
+from fivefold.records.bag import bag_info, make_bag
+from fivefold.records.sealed_journal import OPEN, Aggregate, packed, read_aggregates
 from fivefold.results.reproduce import compared, differing_rounds, reproduce
 from fivefold.results.write import comparable, read_json
 from fivefold.site.evidence import evidence_of
@@ -115,6 +116,20 @@ def test_changed_aggregates_are_found(package: Path, aggregates: tuple[Aggregate
     )
     extra = replace(aggregates[-1], round=len(aggregates) + 1)
     assert "is not asked by the study any more" in reproduce(study, [*aggregates, extra], result).difference
+
+
+def test_a_changed_journal_is_named_even_where_all_is_packed_and_signed_anew(
+    consortium: Path, package: Path, aggregates: tuple[Aggregate, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(package / "data", forged := tmp_path / "forged")
+    last = aggregates[2]
+    name = next(n for n, v in last.totals[0].items() if v.size)
+    other = {n: v + (n == name) for n, v in last.totals[0].items()}
+    changed = [*aggregates[:2], replace(last, totals=(other, *last.totals[1:])), *aggregates[3:]]
+    (forged / OPEN).write_bytes(packed(changed))
+    make_bag(forged, bag_info(package), read_private(consortium / "runs" / "one" / "coordinator.key"), "coordinator")
+    assert run(["crate", "reproduce", str(forged)]) == 91
+    assert "does not follow from the aggregates. First difference: [description]" in capsys.readouterr().err
 
 
 def test_two_cpu_kernels_give_the_same_numbers(package: Path) -> None:
