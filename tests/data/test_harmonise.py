@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from fivefold.data.harmonise import harmonise, load, needed_columns
 from fivefold.data.mapping import Mapping
 from fivefold.errors import ColumnMissing, MappingInvalid, OutOfBounds, StudyInvalid, UnitUnknown, ValueInvalid, ValueNotFinite
-from fivefold.study.definition import Agreements, Analysis, Cohort, Derived, Envelope, Lead, Outputs, Privacy, Study, StudySite
+from fivefold.study.definition import Analysis, Cohort, Derived, Privacy, Study
 from fivefold.study.dictionary import Dictionary, Variable
+from tests.plain_study import sites_of, study_of
 
 VARIABLES = (
     Variable("patient", "Patient", "text"),
@@ -34,12 +35,9 @@ VARIABLES = (
 def study(
     *names: str, include: tuple[str, ...] = (), exclude: tuple[str, ...] = (), derived: tuple[Derived, ...] = ()
 ) -> Study:
-    return Study(
-        title="T", question="Q", lead=Lead("L", "O", "0" * 64), sites=(StudySite("a", "0" * 64),),
-        dictionary=Dictionary("d", "1", {v.name: v for v in VARIABLES}), person="patient",
+    return study_of(
+        Analysis("x", "glm"), sites=sites_of("a"), dictionary=Dictionary("d", "1", {v.name: v for v in VARIABLES}),
         cohort=Cohort(include, exclude), variables=dict.fromkeys(names, "why"), derived=derived,
-        analyses=(Analysis("x", "glm"),),
-        envelope=Envelope(), privacy=Privacy(), outputs=Outputs(), agreements=Agreements("E", "P", "2027-01-01"),
     )  # fmt: skip
 
 

@@ -17,19 +17,8 @@ from fivefold.auth import keys
 from fivefold.errors import FivefoldError, PolicyRefuses
 from fivefold.governance.policy import STUDY_RULES, Policy, decide, needed, recognised
 from fivefold.protocol.questions import Field, Gather, Relay, Sum, site_step
-from fivefold.study.definition import (
-    Agreements,
-    Analysis,
-    Cohort,
-    DifferentialPrivacy,
-    Envelope,
-    Lead,
-    Outputs,
-    Privacy,
-    Study,
-    StudySite,
-)
-from fivefold.study.dictionary import Dictionary
+from fivefold.study.definition import Agreements, Analysis, DifferentialPrivacy, Envelope, Lead, Privacy, Study, StudySite
+from tests.plain_study import study_of
 
 TODAY = date(2026, 11, 24)
 LEAD, OTHER = keys.public_of(keys.new_key()).hex(), keys.public_of(keys.new_key()).hex()
@@ -63,14 +52,12 @@ def policy(**changes: Any) -> Policy:
 
 
 def study(**changes: Any) -> Study:
-    values: dict[str, Any] = {
-        "title": "T", "question": "Q", "lead": Lead("L", "O", LEAD),
+    own: dict[str, Any] = {
+        "lead": Lead("L", "O", LEAD),
         "sites": tuple(StudySite(n, k.hex()) for n, k in SITES.items()),
-        "dictionary": Dictionary("d", "1", {}), "person": "patient", "cohort": Cohort(), "variables": {}, "derived": (),
-        "analyses": (Analysis("a", "glm"),), "envelope": Envelope(), "privacy": Privacy(), "outputs": Outputs(),
         "agreements": Agreements("E", "P", "2027-06-30"),
-    }  # fmt: skip
-    return Study(**(values | changes))
+    }
+    return study_of(Analysis("a", "glm"), **(own | changes))
 
 
 @site_step("toy.sums")

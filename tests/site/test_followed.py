@@ -11,8 +11,9 @@ from fivefold.errors import JournalProblem
 from fivefold.records.journal import read, rewrite
 from fivefold.replay.cursor import Cursor, Outcome
 from fivefold.site import followed
-from fivefold.study.definition import Agreements, Analysis, Cohort, Envelope, Lead, Outputs, Privacy, Study, StudySite
+from fivefold.study.definition import Analysis, Privacy, Study
 from tests.algorithms import plain, real_data
+from tests.plain_study import sites_of, study_of
 
 
 @pytest.fixture(scope="module")
@@ -24,13 +25,11 @@ def run() -> tuple[Study, list[Outcome]]:
         Analysis("net", "fedopt", "malignant ~ mean_area", options={"rounds": 7, "snapshot_every": 3}),
         Analysis("last", "statistics", variables=("mean_texture",), options={"quantiles": []}),
     )
-    sites = tuple(StudySite(name, "00" * 32) for name in setting.sites)
     used = dict.fromkeys(("mean_area", "mean_texture", "malignant"), "why")
     privacy = Privacy(max_rows_per_site=setting.max_rows_per_site, minimum_persons=setting.minimum_persons)
-    study = Study(
-        "T", "q", Lead("l", "o", "00" * 32), sites, setting.dictionary, "p", Cohort(), used, (), analyses, Envelope(), privacy,
-        Outputs(), Agreements("e", "p", "2030-01-01"),
-    )  # fmt: skip
+    study = study_of(
+        *analyses, sites=sites_of(*setting.sites), dictionary=setting.dictionary, person="p", variables=used, privacy=privacy
+    )
     cursor, out = Cursor(study), list[Outcome]()
     while cursor.open is not None:
         answered = [plain.aggregate(s, tables, tables, setting) for s in cursor.open.sums]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fivefold.errors import AnswerMalformed, FivefoldError, OutOfBounds, PolicyRefuses, TooFewPersons, ValueNotFinite
-from fivefold.governance.policy import Policy
 from fivefold.privacy.fixed_point import unpack
 from fivefold.protocol.questions import PERSONS, WEIGHTS, Field, Sum, site_step
 from fivefold.replay.cursor import Asked
 from fivefold.site import gate
 from fivefold.site.gate import DISCLOSURE_CHECKS, GATE, Departure, leave, seen
-from fivefold.study.definition import (
-    Agreements,
-    Analysis,
-    Cohort,
-    DifferentialPrivacy,
-    Envelope,
-    Lead,
-    Outputs,
-    Privacy,
-    Study,
-    StudySite,
-)
+from fivefold.study.definition import Analysis, DifferentialPrivacy, Privacy, Study
 from fivefold.study.dictionary import Dictionary
 from fivefold.study.table import Table
+from tests.plain_study import policy_of, study_of
 
 DICTIONARY = Dictionary("d", "1", {})
 
@@ -43,19 +31,8 @@ def sums(table: Any) -> Mapping[str, Any]:
     return {}
 
 
-def policy(**changes: Any) -> Policy:
-    who = {"name": "C", "key": "0" * 64, "from": date(2026, 1, 1), "until": date(2027, 1, 1)}
-    return Policy.model_validate(
-        {"version": 1, "site": "a", "asset": "x", "expires": date(2027, 1, 1), "custodians": [who]} | changes
-    )
-
-
 def study(**private: Any) -> Study:
-    sites = tuple(StudySite(n, "0" * 64) for n in ("a", "b", "c"))
-    return Study(
-        "T", "Q", Lead("L", "O", "0" * 64), sites, DICTIONARY, "patient", Cohort(), {}, (), (Analysis("x", "toy"),),
-        Envelope(), Privacy(**private), Outputs(), Agreements("E", "P", "2027-01-01"),
-    )  # fmt: skip
+    return study_of(Analysis("x", "toy"), privacy=Privacy(**private))
 
 
 def departure(
@@ -65,7 +42,7 @@ def departure(
     table = Table("a", DICTIONARY, {}, np.repeat(np.arange(persons), per_person))
     question = Sum(sums, fields, {"round": round})
     return Departure(
-        it or study(), "d" * 64, policy(**rules), Asked(round, Analysis("x", "toy"), "toy", question), table,
+        it or study(), "d" * 64, policy_of(**rules), Asked(round, Analysis("x", "toy"), "toy", question), table,
         {f.name: np.zeros(f.shape) for f in fields} if answer is None else answer, state, known,
     )  # fmt: skip
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import pytest
 
 from fivefold.auth.keys import new_key
 from fivefold.errors import BudgetSpent, FivefoldError, OutOfBounds, PolicyRefuses, RunError, ValueNotFinite
-from fivefold.governance.policy import Policy
 from fivefold.privacy.dp.accounting import multiplier_for
 from fivefold.privacy.dp.shares import deviation
 from fivefold.privacy.fixed_point import unpack
@@ -24,20 +22,10 @@ from fivefold.replay.cursor import Asked
 from fivefold.site.budget import ledger_of
 from fivefold.site.budget_book import load
 from fivefold.site.gate import GATE, Departure, leave
-from fivefold.study.definition import (
-    Agreements,
-    Analysis,
-    Cohort,
-    DifferentialPrivacy,
-    Envelope,
-    Lead,
-    Outputs,
-    Privacy,
-    Study,
-    StudySite,
-)
+from fivefold.study.definition import Analysis, DifferentialPrivacy, Privacy
 from fivefold.study.dictionary import Dictionary
 from fivefold.study.table import Table
+from tests.plain_study import policy_of, sites_of, study_of
 
 DICTIONARY = Dictionary("d", "1", {})
 SECRET = bytes(range(32))
@@ -59,22 +47,14 @@ def departure(
     state: Path, log: AuditLog | None, *, unit: Any = "person", answer: Any = None, fields: tuple[Field, ...] = FIELDS,
     round: int = 1, z: float = 2.0, epsilon: float = 50.0, rules: Mapping[str, Any] | None = None, **more: Any,
 ) -> Departure:  # fmt: skip
-    who = {"name": "C", "key": "0" * 64, "from": date(2026, 1, 1), "until": date(2030, 1, 1)}
-    policy = Policy.model_validate(
-        {"version": 1, "site": "a", "asset": "x", "expires": date(2030, 1, 1), "custodians": [who]} | dict(rules or {})
-    )
-    sites = tuple(StudySite(n, "0" * 64) for n in ("a", "b", "c", "d"))
     private = DifferentialPrivacy(unit, epsilon, 1e-6, z, 1)
-    study = Study(
-        "T", "Q", Lead("L", "O", "0" * 64), sites, DICTIONARY, "patient", Cohort(), {}, (), (Analysis("x", "toy"),),
-        Envelope(), Privacy(differential_privacy=private), Outputs(), Agreements("E", "P", "2030-01-01"),
-    )  # fmt: skip
+    study = study_of(Analysis("x", "toy"), sites=sites_of("a", "b", "c", "d"), privacy=Privacy(differential_privacy=private))
     from fivefold.replay.cursor import setting_of
 
     asked = Asked(round, study.analyses[0], "toy", Sum(step, fields, {"round": round}), setting_of(study).sharing)
     given = {"n": np.asarray(30.0), "s": np.array([1.0, -2.0, 3.0])} if answer is None else answer
     it = Departure(
-        study, "d" * 64, policy, asked, Table("a", DICTIONARY, {}, np.arange(30)), given, state, None,
+        study, "d" * 64, policy_of(**rules or {}), asked, Table("a", DICTIONARY, {}, np.arange(30)), given, state, None,
         run="r1", data="rows", secret=SECRET, log=log,
     )  # fmt: skip
     return replace(it, **more)

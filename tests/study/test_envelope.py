@@ -12,19 +12,10 @@ import rfc8785
 
 from fivefold.auth import keys
 from fivefold.errors import FivefoldError, FormulaInvalid, KeyProblem, NotApproved, SignatureWrong, StudyAltered, StudyInvalid
-from fivefold.study.definition import (
-    Agreements,
-    Analysis,
-    Cohort,
-    Envelope,
-    Lead,
-    Outputs,
-    Privacy,
-    Study,
-    StudySite,
-)
+from fivefold.study.definition import Agreements, Analysis, Envelope, Lead, Study, StudySite
 from fivefold.study.dictionary import Dictionary, Variable
 from fivefold.study.envelope import load_variation, load_variations, sign_variation, varied, within
+from tests.plain_study import study_of
 
 PRIVATE = bytes([7]) * 32
 NAMES = ("outcome", "age", "weight", "sex")
@@ -33,20 +24,14 @@ NAMES = ("outcome", "age", "weight", "sex")
 def study() -> Study:
     variables: Mapping[str, Variable] = {n: Variable(n, n, "number", minimum=0, maximum=9) for n in NAMES}
     variables = dict(variables) | {"sex": Variable("sex", "Sex", "category", codes={"f": "female", "m": "male"})}
-    return Study(
-        title="T",
-        question="Q",
+    return study_of(
+        Analysis("model", "glm", "outcome ~ age + weight", options={"family": "gaussian"}),
         lead=Lead("L", "O", keys.public_of(PRIVATE).hex()),
         sites=tuple(StudySite(f"s{i}", keys.public_of(bytes([i]) * 32).hex()) for i in range(1, 4)),
         dictionary=Dictionary("d", "1", variables),
         person="p",
-        cohort=Cohort(),
         variables=dict.fromkeys(NAMES, "why"),
-        derived=(),
-        analyses=(Analysis("model", "glm", "outcome ~ age + weight", options={"family": "gaussian"}),),
         envelope=Envelope(("outcome", "age", "sex"), ("glm", "statistics"), ('sex == "f"',), 3),
-        privacy=Privacy(),
-        outputs=Outputs(),
         agreements=Agreements("E", "P", "2031-12-31"),
     )
 
