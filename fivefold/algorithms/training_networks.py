@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fivefold.algorithms.training_vectorised import Reals, clipped, row_weights
 from fivefold.models import torch as network
 from fivefold.models.model import ModelSpec, build, named
 
-Reals = npt.NDArray[np.floating]
 BLOCK = 50
 """Clients in one call: enough that the call itself costs little, few enough that activities stay in the cache."""
 KINDS = ("torch_mlp", "torch_cnn")
@@ -41,11 +41,10 @@ class Networks:
     def add(self, x: Reals, y: Reals, held: npt.NDArray[np.int64], share: npt.NDArray[np.float64]) -> None:
         """One block: x (clients, rows, features), of which client i holds the first `held[i]` rows; y (clients, rows); `share`
         (clients,), the weight of each client's update in the sum, 0 for one without rows."""
-        row = (np.arange(x.shape[1]) < held[:, None]) / np.maximum(held, 1)[:, None]
+        row = row_weights(x, held)
         updates = local_updates(self.spec, self.weights, x, y, row, rate=self.rate, epochs=self.epochs)
         if self.clip:
-            norm = np.sqrt(np.square(updates).sum(axis=1))
-            share = share * np.minimum(1.0, self.clip / np.maximum(norm, np.finfo(np.float64).tiny))
+            share = clipped(share, updates, self.clip)
         self.total += share @ updates
 
 

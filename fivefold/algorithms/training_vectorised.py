@@ -81,6 +81,18 @@ def local_updates(
     return out
 
 
+def row_weights(x: Reals, held: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """What each row weighs in its client's mean, shape (clients, rows): nothing beyond the first `held[i]` of client i."""
+    return (np.arange(x.shape[1]) < held[:, None]) / np.maximum(held, 1)[:, None]
+
+
+def clipped(share: npt.NDArray[np.float64], updates: Reals, clip: float) -> npt.NDArray[np.float64]:
+    """The weights of the clients' updates (clients, size), so that none counts for more than a norm of `clip`."""
+    norm = np.sqrt(np.square(updates, dtype=np.float64).sum(axis=1))
+    factor: npt.NDArray[np.float64] = np.minimum(1.0, clip / np.maximum(norm, np.finfo(np.float64).tiny))
+    return share * factor
+
+
 @dataclass
 class Blocks:
     """Adds up the weighted updates of many clients, block after block, without holding any. Buffers are made once, and again
@@ -104,7 +116,7 @@ class Blocks:
     def add(self, x: Reals, y: Reals, held: npt.NDArray[np.int64], share: npt.NDArray[np.float64]) -> None:
         """One block: x (clients, rows, features), of which client i holds the first `held[i]` rows; y (clients, rows); `share`
         (clients,), the weight of each client's update in the sum, 0 for one without rows."""
-        row = (np.arange(x.shape[1]) < held[:, None]) / np.maximum(held, 1)[:, None]
+        row = row_weights(x, held)
         if self.epochs == 1 and not self.clip:
             self._one_step(x, y, row * share[:, None], float(share.sum()))
             return
@@ -112,8 +124,7 @@ class Blocks:
             self.spec, self.weights, x, y, row > 0, rate=self.rate, epochs=self.epochs, block=len(x), out=self._updates(x)
         )
         if self.clip:
-            norm = np.sqrt(np.square(updates, dtype=np.float64).sum(axis=1))
-            share = share * np.minimum(1.0, self.clip / np.maximum(norm, np.finfo(np.float64).tiny))
+            share = clipped(share, updates, self.clip)
         self.total += share.astype(x.dtype) @ updates
 
     def _one_step(self, x: Reals, y: Reals, row: npt.NDArray[np.float64], shares: float) -> None:

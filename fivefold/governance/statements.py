@@ -18,6 +18,7 @@ from typing import Any
 
 from fivefold.auth import keys
 from fivefold.errors import FivefoldError, KeyProblem, RunError, SignatureWrong, StatementInvalid, StorageFull
+from fivefold.records.files import sync_folder
 
 MAX_BYTES = 1 << 20
 
@@ -120,15 +121,6 @@ def store(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise storage(error, path) from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames and deletions in a folder durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def storage(error: OSError, path: Path) -> FivefoldError:

@@ -45,6 +45,7 @@ from fivefold.records.audit_entries import (
     read_head,
     signed_head,
 )
+from fivefold.records.files import sync_folder
 
 __all__ = ["AuditLog", "Entry", "Head", "Report", "entries", "read_head", "verify"]
 
@@ -199,7 +200,7 @@ class AuditLog:
             os.fsync(self._file)
             os.replace(aside, head_path(self.path))
             if head.seq == 1:
-                _sync_folder(self.path.parent)
+                sync_folder(self.path.parent)
         except OSError as error:
             os.ftruncate(self._file, self._head.size)
             with suppress(OSError):
@@ -334,14 +335,6 @@ def _replaced(path: Path, file: int) -> bool:
     except OSError:
         return True
     return (here.st_dev, here.st_ino) != (there.st_dev, there.st_ino)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _cut_off(path: Path, head: Head) -> AuditBroken:

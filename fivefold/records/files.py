@@ -27,11 +27,7 @@ def write_file(path: Path, data: bytes) -> None:
             os.fchmod(file.fileno(), 0o644)
             os.fsync(file.fileno())
         os.replace(aside, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(path.parent)
     except OSError as error:
         if aside is not None:
             with suppress(OSError):
@@ -62,3 +58,12 @@ def _kind(data: bytes) -> object:
         return sorted(value), value.get("kind")
     except (ValueError, TypeError, AttributeError, RecursionError):
         return data[:12].lower()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and deletions in a folder durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +18,7 @@ from fivefold.replay.cursor import Asked
 from fivefold.replay.gathered import elements
 from fivefold.site.admission import permitted
 from fivefold.site.envelope_book import charge_answer
-from fivefold.site.gate import GATE, Departure, leave
+from fivefold.site.gate import GATE, leave
 from fivefold.site.kept_state import computed
 from fivefold.site.standing import Standing
 from fivefold.site.transcript import Verified
@@ -35,21 +36,7 @@ def own_reply(node: Node, session: Session, asked: Envelope) -> bytes:
         raise QuestionNotApproved("the study asks for a sum here, not for this site's own reply", rule="gather")
     policy = permitted(node.folder, session.study, session.digest, session.plan, question, node.now())
     answer, states = computed(question, parts, session.table, session.kept.committed)
-    departure = Departure(
-        session.study,
-        session.digest,
-        policy,
-        question,
-        session.table,
-        answer,
-        node.folder.state,
-        session.cursor.persons,
-        run=session.run,
-        data=session.data,
-        secret=node.folder.secret(),
-        log=session.log,
-    )
-    passed = leave(departure, GATE)
+    passed = leave(replace(node._departure(session, policy, question), answer=answer), GATE)
     assert passed.vector is not None
     variation = session.plan.variation(question.analysis.name)
     if variation is not None:

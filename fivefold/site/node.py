@@ -25,7 +25,7 @@ from fivefold.errors import (
     RunError,
 )
 from fivefold.governance.approvals import raw_approval
-from fivefold.governance.policy import needed, recognised
+from fivefold.governance.policy import Policy, needed, recognised
 from fivefold.governance.safe_settings import LOCAL, Surroundings
 from fivefold.governance.withdrawals import keep_notice, read_notice, refuse_withdrawn
 from fivefold.privacy.fixed_point import ring_for
@@ -170,20 +170,7 @@ class Node:
         policy = permitted(self.folder, session.study, session.digest, session.plan, question, self.now())
         if question.gathered:
             raise QuestionNotApproved("the study asks for single replies here, not for a sum", rule="gather")
-        departure = Departure(
-            session.study,
-            session.digest,
-            policy,
-            question,
-            session.table,
-            {},
-            self.folder.state,
-            session.cursor.persons,
-            run=session.run,
-            data=session.data,
-            secret=self.folder.secret(),
-            log=session.log,
-        )
+        departure = self._departure(session, policy, question)
         version, states, noise = None, dict[str, State](), own_steps(departure)
         if question.buffer is None:
             answer, states = computed(question, parts, session.table, session.kept.committed, noise)
@@ -201,6 +188,13 @@ class Node:
         session.kept.stage(question.round, states)
         among = members(session.study, policy, question)
         return session.participant.mask(asked, passed.vector, ring_for(question.fields), task.digest, among)
+
+    def _departure(self, session: Session, policy: Policy, question: Asked) -> Departure:
+        """What asks to leave, without its answer."""
+        return Departure(
+            session.study, session.digest, policy, question, session.table, {}, self.folder.state, session.cursor.persons,
+            run=session.run, data=session.data, secret=self.folder.secret(), log=session.log,
+        )  # fmt: skip
 
     def _compute(self, session: Session, asked: Envelope) -> bytes:
         """The same checks as before an answer; what is computed stays here until a buffer takes it."""

@@ -23,8 +23,9 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from fivefold.errors import MessageMalformed, SnapshotProblem
-from fivefold.governance.statements import storage, store, sync_folder
+from fivefold.governance.statements import storage, store
 from fivefold.protocol.encoding import decode, encode
+from fivefold.records.files import sync_folder
 from fivefold.study.table import Table
 
 MAGIC = b"fivefold snapshot 1\n"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fivefold.cli.main import main
+from fivefold.cli.main import run
 from fivefold.privacy.dp.events import Event
 from fivefold.privacy.dp.words import up
 from fivefold.site.budget import Release, ledger_of, mark_exact, reserve
@@ -33,11 +33,7 @@ def site(tmp_path: Path) -> SiteFolder:
 
 
 def call(*arguments: object) -> int:
-    try:
-        code = main([str(a) for a in arguments])
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 1
-    return int(code or 0)
+    return run([str(a) for a in arguments])
 
 
 def test_the_values(site: SiteFolder, capsys: pytest.CaptureFixture[str]) -> None:

@@ -33,6 +33,15 @@ def sign_anew(out: Path, text: str) -> None:
     prepare.fivefold("study", "sign", out / "study.yaml", "--key", out / "lead.key", "--replace")
 
 
+def alone(out: Path, analysis: str) -> str:
+    """The text of the study in `out` with one of its analyses."""
+    text = (out / "study.yaml").read_text("utf-8")
+    head, rest = text.split("analyses:\n")
+    entries, tail = rest.split("envelope:\n")
+    one = next(e for e in entries.split("  - ") if e.startswith(f"name: {analysis}\n"))
+    return f"{head}analyses:\n  - {one.rstrip()}\n\nenvelope:\n{tail}"
+
+
 def approve_anew(out: Path, *words: str) -> None:
     """Every custodian approves the study in `out` (`words`: options of `site approve`) and freezes the site's rows."""
     for folder in sorted((out / "sites").iterdir()):
@@ -93,6 +102,16 @@ def engine(out: Path) -> LocalEngine:
 
 def command(*words: object) -> list[str]:
     return [sys.executable, "-m", "fivefold.cli.main", *map(str, words)]
+
+
+def killed_in_round(number: int, *words: object) -> None:
+    """`fivefold` with these words, killed when it says that this round was answered."""
+    with subprocess.Popen(command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        rounds = (line for line in process.stderr if line.startswith("round"))
+        for _ in range(number):
+            next(rounds)
+        process.kill()
 
 
 def fivefold(*words: object) -> subprocess.CompletedProcess[str]:

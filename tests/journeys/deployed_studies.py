@@ -16,7 +16,7 @@ HOSPITALS = ("alder", "birch", "cedar", "elm", "fir")
 APP = "tumour"
 PYPROJECT = """\
 [project]
-name = "tumour"
+name = "NAME"
 version = "1.0.0"
 
 [tool.flwr.app]
@@ -96,14 +96,14 @@ def breast(out: Path) -> tuple[Path, Path]:
     keys = {"the lead's key": prepare.public_key(out / "lead.key")}
     for site, hospital in zip(INSTITUTIONS, HOSPITALS, strict=True):
         folder = out / "sites" / site
-        write_app(folder / "apps" / APP)
+        write_app(folder / "apps" / APP, CLIENT)
         shutil.copy(prepare.HERE / "breast" / "sites" / hospital / "mapping.yaml", folder)
         prepare.write_rows(folder, data.as_held(hospital, frame[frame.site == hospital]))
         keys[f"the key of {hospital}"] = prepare.public_key(folder / "keys" / "node.key")
     plain, private = written(out / "plain", "study.yaml", keys), written(out / "private", "private.yaml", keys)
     text = plain.read_text("utf-8")
     first, glm, after = text.index("  - name: description"), text.index("  - name: malignancy"), text.index("envelope:")
-    theirs = THEIRS.replace("DIGEST", write_app(out / "apps" / APP))
+    theirs = THEIRS.replace("DIGEST", write_app(out / "apps" / APP, CLIENT))
     plain.write_text(text[:first] + text[glm:after].rstrip() + "\n\n" + theirs + text[text.index("privacy:") :], "utf-8")
     text = private.read_text("utf-8").replace("rounds: 12", "rounds: 2").replace("evaluate_every: 12", "evaluate_every: 2")
     private.write_text(text[: text.index("  - name: description")] + text[text.index("  - name: adam") :], "utf-8")
@@ -130,11 +130,11 @@ def written(folder: Path, name: str, keys: Mapping[str, str]) -> Path:
     return folder / "study.yaml"
 
 
-def write_app(folder: Path) -> str:
-    """The app's digest."""
+def write_app(folder: Path, client: str) -> str:
+    """Write somebody's Flower app of this client into a folder of its name; its digest."""
     folder.mkdir(parents=True)
-    (folder / "pyproject.toml").write_text(PYPROJECT, "utf-8")
-    (folder / "client.py").write_text(CLIENT, "utf-8")
+    (folder / "pyproject.toml").write_text(PYPROJECT.replace("NAME", folder.name), "utf-8")
+    (folder / "client.py").write_text(client, "utf-8")
     return digest_of(files_of(folder))
 
 

@@ -15,7 +15,7 @@ from fivefold.auth.keys import public_of, read_key
 from fivefold.cli.main import run as fivefold_here
 from fivefold.records.audit import entries, verify
 from fivefold.results.write import read_json
-from tests.journeys.consortium import SITES
+from tests.journeys.consortium import SITES, alone
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +23,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The breast consortium with the description alone: two rounds. Signed, not yet frozen at the sites."""
     out = tmp_path_factory.mktemp("told") / "breast"
     prepare.prepare("breast", out)
-    study = out / "study.yaml"
-    text = study.read_text("utf-8")
-    study.write_text(text[: text.index("  - name: malignancy")] + text[text.index("envelope:") :], "utf-8")
+    (out / "study.yaml").write_text(alone(out, "description"), "utf-8")
     resign(out)
     return out
 

@@ -14,8 +14,7 @@ from fivefold.coordinator import session
 from fivefold.coordinator.rounds import Engine
 from fivefold.records.audit import entries
 from fivefold.results.write import comparable
-from tests.journeys.consortium import engine, signed
-from tests.journeys.deployed_studies import sign
+from tests.journeys.consortium import alone, approve_anew, engine, sign_anew, signed
 
 TRIPS = ("open", "enrol", "share", "ask", "survivors", "unmask", "ask-2", "survivors-2", "unmask-2")
 STOPS = (("share", 2), ("ask", 2), ("survivors", 5), ("unmask", 2), ("ask-2", 5), ("survivors-2", 2), ("unmask-2", 5))
@@ -48,13 +47,8 @@ def breast(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The breast study with its logistic model alone."""
     out = tmp_path_factory.mktemp("returns") / "breast"
     prepare.prepare("breast", out)
-    study = out / "study.yaml"
-    text = study.read_text("utf-8")
-    study.write_text(text[: text.index("  - name: description")] + text[text.index("  - name: malignancy") :], "utf-8")
-    sign(study)
-    for site in sorted((out / "sites").iterdir()):
-        prepare.fivefold("site", "approve", out / "study.signed.json", "--site", site, "--yes")
-        prepare.fivefold("site", "prepare", out / "study.signed.json", "--site", site)
+    sign_anew(out, alone(out, "malignancy"))
+    approve_anew(out)
     return out
 
 

@@ -19,7 +19,7 @@ from fivefold.engines.flare.workspace import examined
 from fivefold.results.write import read_results
 from tests.environments import environment
 from tests.journeys import flare_federation
-from tests.journeys.consortium import command
+from tests.journeys.consortium import command, killed_in_round
 
 
 @pytest.fixture(scope="module")
@@ -45,14 +45,7 @@ def over_flare(lung: Path, how: str) -> tuple[object, ...]:
 
 
 def test_a_coordinator_killed_under_flare_resumes_over_another_job(lung: Path) -> None:
-    with subprocess.Popen(
-        command(*over_flare(lung, "--out")), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stderr is not None
-        rounds = (line for line in process.stderr if line.startswith("round"))
-        for _ in range(3):
-            next(rounds)
-        process.kill()
+    killed_in_round(3, *over_flare(lung, "--out"))
     assert not (lung / "flare" / "result.json").exists()
     again = subprocess.run(command(*over_flare(lung, "--resume")), capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr

@@ -33,7 +33,7 @@ from fivefold.protocol.results import Result
 from fivefold.records.audit import Entry, entries, verify
 from fivefold.records.audit_report import chapter
 from fivefold.results.write import comparable
-from tests.journeys.consortium import ROOT, command, fivefold, sign_anew, signed
+from tests.journeys.consortium import ROOT, fivefold, killed_in_round, sign_anew, signed
 from tests.journeys.deployed_studies import APP, INSTITUTIONS, approve, breast, lung_with_cox
 from tests.journeys.deployment import Deployment, deployed
 
@@ -100,17 +100,7 @@ def test_sites_judge_a_release_and_enter_it_over_the_superlink(flower: Deploymen
 def test_a_coordinator_killed_in_a_run_resumes_over_another_flower_run(flower: Deployment) -> None:
     out = flower.consortium
     over = ("--engine", "flower", "--coordinator", flower.coordinator.path)
-    with subprocess.Popen(
-        command("run", out / "study.yaml", "--out", out / "cut", *over),
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-    ) as process:
-        assert process.stderr is not None
-        rounds = (line for line in process.stderr if line.startswith("round"))
-        for _ in range(3):
-            next(rounds)
-        process.kill()
+    killed_in_round(3, "run", out / "study.yaml", "--out", out / "cut", *over)
     assert not (out / "cut" / "result.json").exists()
     again = fivefold("run", out / "study.yaml", "--resume", out / "cut", *over)
     assert again.returncode == 0, again.stderr

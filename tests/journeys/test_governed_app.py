@@ -12,7 +12,7 @@ import pytest
 from examples import prepare
 from fivefold.coordinator import session
 from fivefold.coordinator.rounds import Engine
-from fivefold.engines.flower.foreign_app import APPS, digest_of, files_of
+from fivefold.engines.flower.foreign_app import APPS, files_of
 from fivefold.engines.flower.grid import FlowerEngine
 from fivefold.engines.local import local_engine
 from fivefold.errors import NotApproved, RunError
@@ -21,20 +21,10 @@ from fivefold.protocol.results import Result
 from fivefold.records.audit import entries, verify
 from fivefold.results.write import comparable
 from tests.journeys.consortium import SITES, fivefold, sign_anew, signed
+from tests.journeys.deployed_studies import write_app
 from tests.journeys.deployment import Deployment, deployed
 
 SITE = "fir"
-PYPROJECT = """\
-[project]
-name = "logistic"
-version = "1.0.0"
-
-[tool.flwr.app]
-publisher = "somebody"
-
-[tool.flwr.app.components]
-clientapp = "client:app"
-"""
 APP = """\
 import numpy as np
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
@@ -71,19 +61,12 @@ ANALYSIS = """\
 """
 
 
-def write_app(folder: Path) -> str:
-    folder.mkdir(parents=True)
-    (folder / "pyproject.toml").write_text(PYPROJECT, "utf-8")
-    (folder / "client.py").write_text(APP, "utf-8")
-    return digest_of(files_of(folder))
-
-
 @pytest.fixture(scope="module")
 def consortium(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The breast consortium with one analysis of an app; every policy but one names it, and nothing is prepared yet."""
     out = tmp_path_factory.mktemp("governed") / "breast"
     prepare.prepare("breast", out, "training.yaml")
-    digest = write_app(out / "apps" / "logistic")
+    digest = write_app(out / "apps" / "logistic", APP)
     text = (out / "study.yaml").read_text("utf-8")
     first, last = text.index("  - name: averaging"), text.index("privacy:")
     theirs = ANALYSIS.replace("METHOD", "flower_app") + f"      app: logistic\n      digest: {digest}\n"
@@ -175,7 +158,7 @@ def test_what_an_app_may_answer(tmp_path: Path) -> None:
     """Arrays of the shapes that it was given, finite; anything else is a failure of the app, and nothing leaves."""
     from fivefold.engines.flower.foreign_app import admitted, trained
 
-    write_app(tmp_path / "logistic")
+    write_app(tmp_path / "logistic", APP)
     files = files_of(tmp_path / "logistic")
     arrays = [np.zeros((2, 1)), np.zeros(1)]
     x, y = np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([0.0, 1.0])
@@ -191,7 +174,7 @@ def test_what_an_app_may_answer(tmp_path: Path) -> None:
 
 
 def test_the_digest_of_an_app_is_shown(tmp_path: Path) -> None:
-    digest = write_app(tmp_path / "logistic")
+    digest = write_app(tmp_path / "logistic", APP)
     said = fivefold("site", "app", tmp_path / "logistic")
     assert digest in said.stdout
     (tmp_path / "logistic" / "client.py").write_text(APP.replace("0", "1", 1), "utf-8")

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +11,7 @@ import pytest
 
 from examples.consortium import prepared
 from fivefold.coordinator import session
-from fivefold.engines.local import LocalEngine, local_engine
+from fivefold.engines.local import local_engine
 from fivefold.models.safetensors import load
 from fivefold.protocol.results import Result
 from fivefold.records.audit import entries
@@ -22,6 +19,7 @@ from fivefold.replay.cursor import Cursor, Outcome
 from fivefold.study.definition import Analysis
 from fivefold.study.dictionary import Variable
 from fivefold.study.digest import load_signed
+from tests.journeys.killing import Killing, killed
 
 SITES = ("alder", "birch", "cedar")
 OPTIONS = {
@@ -30,23 +28,9 @@ OPTIONS = {
 }  # fmt: skip
 
 
-class Killing:
-    """An engine in whose exchange number `at` the whole process dies."""
-
-    def __init__(self, engine: LocalEngine, at: int) -> None:
-        self.engine, self.left = engine, at
-
-    def exchange(self, requests: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
-        self.left -= 1
-        for i, reply in enumerate(self.engine.exchange(requests)):
-            if self.left == 0 and i == 1:
-                os.kill(os.getpid(), signal.SIGKILL)
-            yield reply
-
-
 def ran(out: Path, *, at: int = 0, resume: bool = False) -> Result:
     engine = local_engine(out / "sites", SITES)
-    signed, over = load_signed(out / "study.signed.json"), Killing(engine, at) if at else engine
+    signed, over = load_signed(out / "study.signed.json"), Killing(engine, at, 1) if at else engine
     found = session.run(signed, over, out / "run", tell=lambda _: None, engine_name="local", resume=resume).results["net"]
     assert isinstance(found, Result), found
     return found
@@ -75,26 +59,18 @@ def test_a_torch_training_killed_and_resumed_is_the_run_that_was_left_alone(
     variables = (*(Variable(n, n, "number", minimum=-9, maximum=9) for n in "uv"), Variable("ill", "ill", "boolean"))
     whole = tmp_path / "whole"
     prepared(whole, "net", frame, variables, (Analysis("net", "fedopt", "ill ~ u + v", options=OPTIONS),), seed=5)
-    killed = shutil.copytree(whole, tmp_path / "killed")
+    cut = shutil.copytree(whole, tmp_path / "cut")
     expected = ran(whole)
-    child = os.fork()
-    if child == 0:
-        try:
-            ran(killed, at=22)  # in the fifth round, after the first snapshot
-        finally:
-            os._exit(0)
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status)
-    assert os.WTERMSIG(status) == signal.SIGKILL
-    kept = killed / "run" / "journal" / "snapshots"
+    assert killed(lambda: ran(cut, at=22))  # in the fifth round, after the first snapshot
+    kept = cut / "run" / "journal" / "snapshots"
     assert [p.name for p in kept.glob("*.safetensors")] == ["net-000005.safetensors"]  # the count, then four rounds of training
     assert set(load((kept / "net-000005.safetensors").read_bytes())) >= {"state.weights", "state.first", "state.second"}
     fed = watched(monkeypatch)
-    found = ran(killed, resume=True)
+    found = ran(cut, resume=True)
     assert min(fed) == 6, "coordinator and sites begin at the snapshot"
     assert len(fed) >= 1 + len(SITES)
-    said = [e.facts for e in entries(killed / "run" / "audit.jsonl") if e.event == "resumed from snapshot"]
+    said = [e.facts for e in entries(cut / "run" / "audit.jsonl") if e.event == "resumed from snapshot"]
     assert said == [{"analysis": "net", "round": 5}]
-    assert not any((killed / "sites").rglob("*.safetensors")), "a site's snapshots go with the run"
+    assert not any((cut / "sites").rglob("*.safetensors")), "a site's snapshots go with the run"
     assert found.facts["weights_sha256"] == expected.facts["weights_sha256"]
     assert found.tables == expected.tables

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,26 +12,13 @@ import pytest
 from examples.accuracy import Data, breast
 from examples.consortium import prepared
 from fivefold.coordinator import session
-from fivefold.engines.local import LocalEngine, local_engine
+from fivefold.engines.local import local_engine
 from fivefold.protocol.results import Result
 from fivefold.study.definition import Analysis
 from fivefold.study.digest import load_signed
+from tests.journeys.killing import Killing, killed
 
 FORMULA = "malignant ~ mean_radius + mean_texture + mean_concavity + mean_symmetry"
-
-
-class Killing:
-    """An engine in whose exchange number `at` the whole process dies, coordinator and nodes, after some sites have answered."""
-
-    def __init__(self, engine: LocalEngine, at: int) -> None:
-        self.engine, self.left = engine, at
-
-    def exchange(self, requests: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
-        self.left -= 1
-        for i, reply in enumerate(self.engine.exchange(requests)):
-            if self.left == 0 and i == 2:
-                os.kill(os.getpid(), signal.SIGKILL)
-            yield reply
 
 
 @pytest.fixture(scope="module")
@@ -43,20 +28,9 @@ def data() -> Data:
 
 def run(out: Path, data: Data, *, resume: bool = False, kill_at: int = 0) -> session.Run:
     engine = local_engine(out / "sites", data.sites)
-    over = Killing(engine, kill_at) if kill_at else engine
+    over = Killing(engine, kill_at, 2) if kill_at else engine
     signed = load_signed(out / "study.signed.json")
     return session.run(signed, over, out / "run", tell=lambda _: None, engine_name="local", resume=resume)
-
-
-def killed(out: Path, data: Data, at: int) -> bool:
-    child = os.fork()
-    if child == 0:
-        try:
-            run(out, data, kill_at=at)
-        finally:
-            os._exit(0)
-    _, status = os.waitpid(child, 0)
-    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
 
 
 def result(done: session.Run, name: str) -> Result:
@@ -83,7 +57,7 @@ def test_scaffold_killed_and_resumed_is_the_run_that_was_left_alone(data: Data, 
     kept = begun = 0
     for at in (9, 14):
         out = shutil.copytree(fresh, tmp_path / f"killed{at}")
-        assert killed(out, data, at)
+        assert killed(partial(run, out, data, kill_at=at))
         kept += any((out / "sites").rglob("committed/*"))
         begun += any((out / "sites").rglob("*.snapshot"))
         found = result(run(out, data, resume=True), "drift")

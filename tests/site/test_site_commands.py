@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fivefold.auth import keys
-from fivefold.cli.main import main
+from fivefold.cli.main import run
 from fivefold.governance.approvals import check_approval
 from fivefold.records.audit import entries, verify
 from fivefold.site.folder import create, policy_text, policy_values
@@ -39,11 +39,7 @@ def study_file(consortium: Any, signed: Any, tmp_path: Path) -> Path:
 
 
 def call(*arguments: object) -> int:
-    try:
-        code = main([str(a) for a in arguments])
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 1
-    return int(code or 0)
+    return run([str(a) for a in arguments])
 
 
 def events(consortium: Any) -> list[str]:
