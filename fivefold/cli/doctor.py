@@ -13,7 +13,7 @@ MARKS = {"ok": "[green]✓[/] ok", "warning": "[yellow]! warning[/]", "fault": "
 
 @app.command()
 def doctor(
-    folder: Annotated[Path, typer.Argument(help="The site's folder.", metavar="[FOLDER]", show_default=False)] = Path("."),
+    site: Annotated[Path, typer.Option(envvar="FIVEFOLD_SITE", help="The site's folder.", metavar="DIR")] = Path("."),
     study: Annotated[
         Path | None, typer.Option(help="A study, signed or not: data are read, and it is played.", metavar="FILE")
     ] = None,
@@ -38,13 +38,13 @@ def doctor(
 
     if (superlink is None) != (root_certificates is None):
         raise typer.BadParameter("give both or neither", param_hint="--superlink and --root-certificates")
-    site, when = opened(folder), datetime.now(UTC)
+    folder, when = opened(site), datetime.now(UTC)
     found = None if study is None else load_signed(study) if study.suffix == ".json" else load(study)
-    checks = list(examined(site, found, when))
+    checks = list(examined(folder, found, when))
     if superlink is not None and root_certificates is not None:
         from fivefold.engines.reachability import way_out
 
-        checks += way_out(site, superlink, root_certificates, when)
+        checks += way_out(folder, superlink, root_certificates, when)
     if flare is not None:
         from fivefold.engines.flare.workspace import examined as looked_at
 

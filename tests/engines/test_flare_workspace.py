@@ -103,7 +103,7 @@ def test_another_fivefold_before_the_sites_own_is_a_fault(workspace: Path) -> No
 
 def test_the_doctor_says_so(workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     create(tmp_path / "site", "basel")
-    words = ["doctor", str(tmp_path / "site"), "--json", "--flare"]
+    words = ["doctor", "--site", str(tmp_path / "site"), "--json", "--flare"]
     run([*words, str(workspace)])
     found = {c["name"]: c["state"] for c in json.loads(capsys.readouterr().out)["checks"]}
     assert (found["FLARE byoc"], found["FLARE classes"]) == ("ok", "ok")

@@ -51,7 +51,7 @@ def faults(checks: Iterator[Check]) -> dict[str, Check]:
 
 def test_a_site_that_is_ready(consortium: Any, approved: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study = tmp_path / "study.signed.json"
-    assert run(["doctor", str(consortium.site.path), "--study", str(study), "--json"]) == 0
+    assert run(["doctor", "--site", str(consortium.site.path), "--study", str(study), "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["ready"]
     states = {c["name"]: c["state"] for c in said["checks"]}
@@ -86,7 +86,7 @@ def test_an_altered_policy_and_a_bad_mapping_are_faults(
     consortium.rewrite("minimum_persons: 5", "minimum_persons: 4")
     (consortium.site.path / "mapping.yaml").write_text("source: 3\n")
     assert {"policy", "mapping", "study"} <= set(faults(examined(consortium.site, approved, NOW)))
-    assert run(["doctor", str(consortium.site.path)]) == 1
+    assert run(["doctor", "--site", str(consortium.site.path)]) == 1
     assert "not ready" in capsys.readouterr().out
 
 
