@@ -7,13 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
+from fivefold.cli.arguments import HERE, Where
+
 app = typer.Typer(add_completion=False)
 MARKS = {"ok": "[green]✓[/] ok", "warning": "[yellow]! warning[/]", "fault": "[red]✗ fault[/]"}
 
 
 @app.command()
 def doctor(
-    site: Annotated[Path, typer.Option(envvar="FIVEFOLD_SITE", help="The site's folder.", metavar="DIR")] = Path("."),
+    site: Where = HERE,
     study: Annotated[
         Path | None, typer.Option(help="A study, signed or not: data are read, and it is played.", metavar="FILE")
     ] = None,

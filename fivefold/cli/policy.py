@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fivefold.cli.arguments import HERE, Where
+
 if TYPE_CHECKING:
     from fivefold.site.foretold import Foretold
 
@@ -21,7 +23,7 @@ def policy() -> None:
 @app.command("test")
 def ask(
     study: Annotated[Path, typer.Argument(help="The study, signed or not.", metavar="STUDY", show_default=False)],
-    site: Annotated[Path, typer.Option("--site", envvar="FIVEFOLD_SITE", help="The site's folder.", metavar="DIR")] = Path("."),
+    site: Where = HERE,
     engine: Annotated[
         str | None, typer.Option(help="The engine that would carry it: local, flower, flare, substra.", metavar="NAME")
     ] = None,

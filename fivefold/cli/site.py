@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fivefold.cli.arguments import HERE, KeyFile, StudyFile, Where
 from fivefold.cli.site_attack import attack
 from fivefold.cli.site_budget import budget
 from fivefold.cli.site_data import data
@@ -45,13 +46,7 @@ app.command()(recall)
 app.command()(notice)
 app.command("app")(site_app)
 
-Where = Annotated[Path, typer.Option("--site", envvar="FIVEFOLD_SITE", help="The site's folder.", metavar="DIR")]
-StudyFile = Annotated[Path, typer.Argument(help="The signed study (STUDY.signed.json).", metavar="STUDY", show_default=False)]
-KeyFile = Annotated[
-    Path | None, typer.Option("--key", help="The custodian's key; keys/custodian.key of the site if left out.", metavar="FILE")
-]
 Day = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The last day.", metavar="DAY")]
-HERE = Path(".")
 
 
 class Choice(StrEnum):

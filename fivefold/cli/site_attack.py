@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-Where = Annotated[Path, typer.Option("--site", envvar="FIVEFOLD_SITE", help="The site's folder.", metavar="DIR")]
+from fivefold.cli.arguments import HERE, Where
 
 
 def attack(
@@ -15,7 +15,7 @@ def attack(
     model: Annotated[
         Path, typer.Argument(help="The model: a safetensors file of `model export`.", metavar="MODEL", show_default=False)
     ],
-    site: Where = Path("."),
+    site: Where = HERE,
 ) -> None:
     """Attack a trained model with this site's own persons, as this site does before a release. The figures stay here."""
     from fivefold.disclosure.memorisation import CLEAR, SURE

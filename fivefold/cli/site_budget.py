@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fivefold.cli.arguments import HERE, Where
+
 if TYPE_CHECKING:
     from fivefold.governance.policy import Policy
     from fivefold.site.budget_book import Book
 
 
 def budget(
-    folder: Annotated[Path, typer.Option("--site", envvar="FIVEFOLD_SITE", help="The site's folder.", metavar="DIR")] = Path(
-        "."
-    ),
+    folder: Where = HERE,
     plot: Annotated[
         Path | None, typer.Option(help="Draw how ε grew, into this file (.svg or .png).", metavar="FILE", show_default=False)
     ] = None,

@@ -7,18 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fivefold.cli.arguments import HERE, KeyFile, StudyFile, Where
+
 if TYPE_CHECKING:
     from fivefold.governance.safe_projects import Verdict
     from fivefold.site.folder import SiteFolder
     from fivefold.study.digest import SignedStudy
 
-Where = Annotated[Path, typer.Option("--site", envvar="FIVEFOLD_SITE", help="The site's folder.", metavar="DIR")]
-StudyFile = Annotated[Path, typer.Argument(help="The signed study (STUDY.signed.json).", metavar="STUDY", show_default=False)]
-KeyFile = Annotated[
-    Path | None, typer.Option("--key", help="The custodian's key; keys/custodian.key of the site if left out.", metavar="FILE")
-]
 Why = Annotated[str, typer.Option(help="Why; the lead and the auditors read it.", show_default=False)]
-HERE = Path(".")
 
 
 def review(

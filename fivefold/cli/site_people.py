@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fivefold.cli.arguments import HERE, Where
+
 if TYPE_CHECKING:
     from fivefold.governance.policy_keys import Role
 
 app = typer.Typer(help="The site's register of people: roles, training, terms of use.", no_args_is_help=True)
 
-Where = Annotated[Path, typer.Option("--site", envvar="FIVEFOLD_SITE", help="The site's folder.", metavar="DIR")]
 KeyFile = Annotated[
     Path | None, typer.Option("--key", help="Who signs; keys/custodian.key of the site if left out.", metavar="FILE")
 ]
 Public = Annotated[str, typer.Argument(help="The person's public key, 64 hex digits.", metavar="KEY", show_default=False)]
 Until = Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="The last day.", metavar="DAY", show_default=False)]
-HERE = Path(".")
 
 
 class Granted(StrEnum):

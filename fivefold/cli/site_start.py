@@ -7,15 +7,15 @@ from typing import Annotated
 
 import typer
 
+from fivefold.cli.arguments import HERE, Where
+
 
 def start(
     superlink: Annotated[str, typer.Option(help="The coordinator's address.", metavar="HOST:PORT", show_default=False)],
     root_certificates: Annotated[
         Path, typer.Option(help="The coordinator's certificate, its ca.pem.", metavar="FILE", show_default=False)
     ],
-    folder: Annotated[Path, typer.Option("--site", envvar="FIVEFOLD_SITE", help="The site's folder.", metavar="DIR")] = Path(
-        "."
-    ),
+    folder: Where = HERE,
 ) -> None:
     """Answer approved studies over a SuperLink. Runs until it is stopped; only this process connects, and only outwards."""
     from fivefold.engines.flower.site import start as run
@@ -39,9 +39,7 @@ def app(
 
 
 def connection(
-    folder: Annotated[Path, typer.Option("--site", envvar="FIVEFOLD_SITE", help="The site's folder.", metavar="DIR")] = Path(
-        "."
-    ),
+    folder: Where = HERE,
 ) -> None:
     """Show the public half of the site's connection key; makes one where there is none."""
     from fivefold.engines.flower.certificates import make_connection_key

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from fivefold.cli.arguments import HERE, Where
+
 
 def usage(
-    folder: Annotated[Path, typer.Option("--site", envvar="FIVEFOLD_SITE", help="The site's folder.", metavar="DIR")] = Path(
-        "."
-    ),
+    folder: Where = HERE,
     json: Annotated[bool, typer.Option("--json", help="Print the values as JSON.")] = False,
 ) -> None:
     """Show what each run used here: trips, bytes received and sent, processor seconds. For the site's own staff."""

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fivefold.cli.arguments import HERE, Where
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from fivefold.site.withdrawal import Out
 
-Where = Annotated[Path, typer.Option("--site", envvar="FIVEFOLD_SITE", help="The site's folder.", metavar="DIR")]
-
 
 def withdraw(
     study: Annotated[str, typer.Argument(help="The signed study, or its digest.", metavar="STUDY", show_default=False)],
-    site: Where = Path("."),
+    site: Where = HERE,
     key: Annotated[
         Path | None,
         typer.Option("--key", help="The custodian's key; keys/custodian.key of the site if left out.", metavar="FILE"),
@@ -83,7 +83,7 @@ def _say(out: Out, wishes: Mapping[str, str]) -> None:
 def notice(
     file: Annotated[Path, typer.Argument(help="The notice of a site that withdrew.", metavar="FILE", show_default=False)],
     study: Annotated[Path, typer.Argument(help="The signed study.", metavar="STUDY", show_default=False)],
-    site: Where = Path("."),
+    site: Where = HERE,
 ) -> None:
     """Keep another site's notice that it withdrew: no sum with that site in it is opened here any more."""
     from fivefold.governance.withdrawals import keep_notice, read_notice
