@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
 
+from fivefold.records.crate import write_crate
 from tests.environments import environment
-
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "results")]
+from tests.records.run_values import run_folder
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +17,10 @@ def validator() -> Path:
     """The command rocrate-validator, in the environment that the project's script makes if it is not there."""
     named = os.environ.get("FIVEFOLD_ROCRATE_VALIDATOR")
     return Path(named) if named else environment("crate") / "rocrate-validator"
+
+
+@pytest.fixture(scope="module")
+def crate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "lung"
+    write_crate(folder, run_folder(folder))
+    return folder

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from result_values import SITES, results
-
 from fivefold.records.audit import AuditLog
 from fivefold.records.provenance import AnalysisRecord, LeadRecord, RoundRecord, RunRecord, SiteRecord
 from fivefold.results.write import write_result
+from tests.results.result_values import SITES, results
 
 KEY = bytes(range(32))
 ROUNDS = (

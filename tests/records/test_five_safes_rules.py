@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from package_values import bag, evidence, package
 
 from fivefold.records.bag import PAYLOAD
 from fivefold.records.crate_graph import Crate
 from fivefold.records.five_safes_crate import PROFILE, SHA512, crate_of, execution
 from fivefold.records.five_safes_record import NOT_CHECKED, Disclosure
 from fivefold.records.five_safes_rules import PHASES, RULES, broken
+from tests.records.package_values import bag, evidence, package
 
 Graph = dict[str, dict[str, Any]]
 RUN = execution("51a01d9ea848a9d9")

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from package_values import study
-from repository_double import READER, STRANGER, TOKEN, Repository, repository
 
 from fivefold.coordinator.publication import metadata_of, token
 from fivefold.errors import DepositInterrupted, DepositRefused
 from fivefold.records.repository_http import Server, ask
 from fivefold.records.zenodo import Deposit, deposit
+from tests.records.package_values import study
+from tests.records.repository_double import READER, STRANGER, TOKEN, Repository, repository
 
 MARK = "urn:uuid:9796155a-fe44-5614-89b8-71945f718ffb"
 

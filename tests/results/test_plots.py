@@ -9,10 +9,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from result_values import results
 
 from fivefold.protocol.results import Figure, Result, ResultTable
 from fivefold.results import plots
+from tests.results.result_values import results
 
 FIGURES = [(name, i) for name, result in results().items() for i in range(len(result.figures))]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 
-from result_values import results
 from rich.console import Console
 
 from fivefold.protocol.results import ResultTable
 from fivefold.records.counts import counts_line, whole
 from fivefold.results.show import aligned, number, p_value, show_results, terminal_table
+from tests.results.result_values import results
 
 
 def shown(width: int = 100, **more: int) -> str:

@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from result_values import results
 
 from fivefold.errors import RunError
 from fivefold.protocol.results import Result, ResultTable
 from fivefold.results.write import comparable, file_names, json_of, read_results, write_result
+from tests.results.result_values import results
 
 META = {"digest": "ab" * 32, "seed": 7, "run": {"started": "2026-11-24T15:00:00Z", "folder": "runs/a"}}
 

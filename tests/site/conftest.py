@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +28,7 @@ from fivefold.study.definition import (
 )
 from fivefold.study.dictionary import Dictionary, Variable
 from fivefold.study.digest import SignedStudy, sign_study
+from tests.site.secure_sum_bench import Bench
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
@@ -118,3 +120,17 @@ def consortium(tmp_path: Path, now: datetime) -> Consortium:
     made = Consortium(site, lead, study)
     made.write_rows()
     return made
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    it = Bench(tmp_path, 5)
+    yield it
+    it.stop()
+
+
+@pytest.fixture
+def curious(tmp_path: Path) -> Iterator[Bench]:
+    it = Bench(tmp_path, 5, adversary="curious")
+    yield it
+    it.stop()

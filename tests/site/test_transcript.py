@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,13 +17,6 @@ from fivefold.protocol.messages import Envelope, Transcript
 from fivefold.site.standing import Standing
 from fivefold.site.transcript import verify_transcript
 from tests.site.secure_sum_bench import QUESTION, RUN, Bench, integers
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    it = Bench(tmp_path, 5)
-    yield it
-    it.stop()
 
 
 def told(bench: Bench, round: int = 1, **more: object) -> Transcript:

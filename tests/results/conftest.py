@@ -1,6 +1,0 @@
-"""`result_values` is shared by the tests of this folder and of tests/records."""
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))
