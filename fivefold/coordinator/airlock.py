@@ -176,7 +176,7 @@ def proposal(
         raise OutputRequestInvalid(f"the analysis {missing[0]} ended without a result", help="Ask for the others.")
     results = {n: held.results[n] for n in asked.analyses}
     files = {
-        n: tuple(f"{stem}.{t}.csv" for t in file_names(results[n].tables))
+        n: tuple(f"tables/{stem}.{t}.csv" for t in file_names(results[n].tables))
         for n, stem in zip(results, file_names(results), strict=True)
     }
     before = released_counts(it, beside)

@@ -66,12 +66,12 @@ for name in ("heart", "plain"):
     said[name]["parameters"] = get_model_param_count(models[name][0])
 
 report = json.loads(Path("report.json").read_bytes())
-Path("tables", "results.json").write_text(json.dumps(report | {"version": acro.record.__version__}))  # it reads its own alone
+Path("results.json").write_text(json.dumps(report | {"version": acro.record.__version__}))  # it reads its own alone
 said["acro"] = {
     uid: {
         "status": r.status, "type": r.output_type, "summary": r.summary, "comments": r.comments, "exception": r.exception,
         "rules": r.outcome["rule"].tolist(), "sdc": r.sdc, "tables": [list(t.columns) for t in r.output],
     }
-    for uid, r in acro.record.load_records("tables").results.items()
+    for uid, r in acro.record.load_records(".").results.items()
 }  # fmt: skip
 Path("said.json").write_text(json.dumps(said))

@@ -67,7 +67,7 @@ def released(folder: Path) -> None:
     """Tables and report of a release, with the names that the airlock gives them."""
     study, result = study_of(DESCRIBED), {"description": description((30, 2, 25, 40, 35, 9), 141)}
     write_result(folder, result, {})
-    files = [f"description.{table}.csv" for table in file_names(result["description"].tables)]
+    files = [f"tables/description.{table}.csv" for table in file_names(result["description"].tables)]
     made = propose(study, result, "as_is", objections=NONE, files={"description": files})
     report = acro(made.report, "fivefold 1", "2026-11-28T12:00:00Z", ["First: by design"], "the empty cell is by design")
     (folder / "report.json").write_text(json.dumps(report), "utf-8")
