@@ -19,7 +19,7 @@ from typing import Protocol
 from fivefold.coordinator import session
 from fivefold.engines.flower.grid import flower_engine
 from fivefold.engines.local import LocalEngine
-from fivefold.errors import EngineProblem, FivefoldError, SiteRefused
+from fivefold.errors import FivefoldError, SiteRefused
 from fivefold.protocol.messages import Envelope, envelopes_of
 from fivefold.site.folder import opened
 from fivefold.site.node import Node
@@ -27,7 +27,7 @@ from tests.journeys.consortium import signed
 
 SITE = "inst-10-12"
 SAME = "same"
-"""The result of a run that was left alone, at once or resumed."""
+"""The result of a run that was left alone: at once, over a connection of its own seeking, or resumed."""
 SHARE = "share"
 """The result without the site's share of two rounds at most: that of a run in which it was absent from just these."""
 HERE, OVER = "here", "over"
@@ -45,6 +45,11 @@ class Fault:
     carrier: str
     ends: str | type[FivefoldError]
     always: bool = False
+
+    @property
+    def loses_the_link(self) -> bool:
+        """The run must seek its SuperLink anew."""
+        return self.carrier == OVER and self.who == "coordinator" and self.what in {"cut", "corrupt"}
 
     @property
     def name(self) -> str:
@@ -71,9 +76,9 @@ FAULTS = (
     Fault("corrupt", "site", "ask", OVER, SHARE),
     Fault("duplicate", "site", "ask", OVER, SAME, always=True),
     Fault("kill", "coordinator", "ask", OVER, SAME),
-    Fault("cut", "coordinator", "ask", OVER, EngineProblem),
+    Fault("cut", "coordinator", "ask", OVER, SAME),
     Fault("slow", "coordinator", "ask", OVER, SAME),
-    Fault("corrupt", "coordinator", "ask", OVER, EngineProblem, always=True),
+    Fault("corrupt", "coordinator", "ask", OVER, SAME, always=True),
     Fault("kill", "site", "survivors", HERE, SHARE),
     Fault("corrupt", "site", "survivors", HERE, SAME, always=True),
     Fault("corrupt", "coordinator", "survivors", HERE, SiteRefused, always=True),

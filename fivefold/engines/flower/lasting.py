@@ -17,13 +17,14 @@ from fivefold.engines.flower.grid import LOST
 from fivefold.errors import EngineProblem, SourceNotFound
 
 T = TypeVar("T")
+E = TypeVar("E", bound=Engine)
 FIRST, MOST = 1.0, 30.0
 """Seconds to wait before the second try, and at most."""
 
 
 def lasting(
-    connect: Callable[[], AbstractContextManager[Engine]],
-    work: Callable[[Engine, bool], T],
+    connect: Callable[[], AbstractContextManager[E]],
+    work: Callable[[E, bool], T],
     *,
     patience: float,
     tell: Callable[[str], None],
