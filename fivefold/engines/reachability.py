@@ -49,7 +49,7 @@ def reached(address: str, authority: Path, when: datetime) -> Iterator[Check]:
         return
     yield dated("root certificate", ca.not_valid_after_utc.date(), today, "the coordinator's authority is valid", ask)
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
+    if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
         yield Check("port", "fault", f"{address} is no address", "Write HOST:PORT, as the coordinator gave it.")
         return
     try:

@@ -42,7 +42,7 @@ def examined(site: SiteFolder, found: SignedStudy | Study | None, when: datetime
     yield from _attempt("node key", lambda: _node_key(site))
     yield from modes(site)
     yield from _attempt("audit log", lambda: _audit(site))
-    yield from _disk(site)
+    yield from _attempt("disk", lambda: _disk(site))
     yield from _attempt("mapping", lambda: _mapping(site))
     if found is None:
         yield Check("study", "warning", "no study was named: data and rehearsal were not checked", "Name one with --study.")

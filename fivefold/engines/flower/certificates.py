@@ -98,7 +98,10 @@ def read_connection_key(keys: Path) -> ec.EllipticCurvePrivateKey:
             help="Make one with `fivefold site connection --site FOLDER`, and send its public half to the coordinator.",
         ) from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise KeyProblem(f"{path} holds a key of another kind than ECDSA")
+        raise KeyProblem(
+            f"{path} holds a key of another kind than ECDSA",
+            help="Move it away, make one with `fivefold site connection --site FOLDER`, and send its public half.",
+        )
     return key
 
 
