@@ -40,6 +40,14 @@ class FormName(StrEnum):
     rounded = "rounded"
 
 
+class ClassName(StrEnum):
+    table = "table"
+    survival = "survival"
+    regression = "regression"
+    model = "model"
+    other = "other"
+
+
 class ChoiceName(StrEnum):
     release = "release"
     changes = "changes"
@@ -59,7 +67,9 @@ def request(
         list[str] | None, typer.Option(help="An analysis to release, again and again; all if left out.", metavar="NAME")
     ] = None,
     what: Annotated[str, typer.Option(help="What it is, in words; the study's planned outputs if left out.")] = "",
-    output_class: Annotated[str, typer.Option("--class", help="table, survival, regression, model or other.")] = "",
+    output_class: Annotated[
+        ClassName | None, typer.Option("--class", help="What kind of output; from the analyses' methods if left out.")
+    ] = None,
 ) -> None:
     """Ask for a release. For the lead; signed."""
     from fivefold.cli.keys import open_key
@@ -67,7 +77,9 @@ def request(
 
     it = airlock.airlock(run)
     wanted = analysis or [a.name for a in it.study.study.analyses]
-    asked = airlock.request(it, open_key(key), analyses=wanted, what=what, purpose=purpose, kind=output_class)
+    asked = airlock.request(
+        it, open_key(key), analyses=wanted, what=what, purpose=purpose, kind=output_class.value if output_class else ""
+    )
     typer.echo(
         f"request {asked.number}: {', '.join(asked.analyses)}; waits for {it.study.study.outputs.checks} output checkers"
     )
@@ -89,7 +101,7 @@ def list_requests(run: RunFolder, as_json: Annotated[bool, typer.Option("--json"
         typer.echo("nothing was asked for; the lead asks with `fivefold outputs request RUN`")
     for s in found:
         typer.echo(f"{s.request.number}  {s.state}, {_days(s.request.age(now))}: {s.request.what}")
-        typer.echo(f"   analyses {', '.join(s.request.analyses)} · class {s.request.kind} · for {s.request.purpose}")
+        typer.echo(f"   analyses {', '.join(s.request.analyses)} · class {s.request.kind} · purpose: {s.request.purpose}")
         for w in s.words:
             site = f" (own checker of {w.checker.site})" if w.checker.site else ""
             typer.echo(f"   {w.checker.name}{site}: {w.choice} {w.form}" + (f", {w.reason}" if w.reason else ""))
@@ -100,6 +112,8 @@ def list_requests(run: RunFolder, as_json: Annotated[bool, typer.Option("--json"
 @app.command()
 def show(run: RunFolder, number: Number, key: KeyFile, form: FormOption = FormName.as_is, beside: Beside = None) -> None:
     """Open the request for a checker's eyes: the tables as they would be released."""
+    import sys
+
     from rich.console import Console
 
     from fivefold.cli.keys import open_key
@@ -108,7 +122,7 @@ def show(run: RunFolder, number: Number, key: KeyFile, form: FormOption = FormNa
 
     it = airlock.airlock(run)
     made, _ = airlock.proposal(it, airlock.opened(it, open_key(key)), number, _form(form), beside=beside or ())
-    show_results(made.results, Console(width=110))
+    show_results(made.results, Console(width=None if sys.stdout.isatty() else 110))
 
 
 @app.command()
@@ -228,14 +242,17 @@ def recall(
     from fivefold.governance.recalls import NOTICE
 
     it = airlock.airlock(run)
+    beside = run.absolute().with_name(f"{run.absolute().name}-crate")
+    packages = crate or ([beside] if beside.is_dir() else [])
+    for package in packages:  # before anything is said that nobody takes back
+        recalls.packed(package)
     said = recalls.recall(it, open_key(key), number, why=why)
     typer.echo(f"recalled: {said.words}")
     with reached(it, sites, coordinator) as engine:
         told = [] if engine is None else recalled(engine, it.study, said.raw)
     notice = run / "released" / f"{number:03d}" / NOTICE
     typer.echo(f"  told {', '.join(told)}" if told else f"  send {notice} to every site: `fivefold site recall NOTICE STUDY`")
-    beside = run.absolute().with_name(f"{run.absolute().name}-crate")
-    for package in crate or ([beside] if beside.is_dir() else []):
+    for package in packages:
         marked = recalls.mark(package, said)
         typer.echo(f"  {package}: {'marked as recalled' if marked else 'made of another release, not marked'}")
         if marked and (note := recalls.record_note(package)):
@@ -250,15 +267,20 @@ def _print_report(asked: Request, made: Proposal, digest: str, persons: Mapping[
 
     console = Console(highlight=False, soft_wrap=True)
     ink = {"pass": "green", "review": "yellow", "fail": "bold red"}
-    console.print(f"request {asked.number}, {asked.kind}: {asked.what}\n  for {asked.purpose}\n  of {asked.population}")
+    console.print(
+        f"request {asked.number}, {asked.kind}: {asked.what}\n  purpose: {asked.purpose}\n  persons: {asked.population}"
+    )
     for output in made.report.outputs:
         console.print(
             Text.assemble((output.status, ink[output.status]), f"  {output.properties['analysis']}: {output.command}")
         )
         name = output.properties["analysis"]
         n, told = persons[name], made.results[name].facts.get("persons")
-        seen = "" if told == n else ", not shown" if told is None else f", shown as {told}"
-        words = f"{'not known' if n is None else n}{seen}; {len(made.told[name])} counts of declared cells are shown"
+        apart = ", not shown: beside the other counts it could tell a few persons apart"
+        seen = "" if told == n else apart if told is None else f", shown as {told}"
+        cells = len(made.told[name])
+        counts = "no count of a declared cell is shown" if not cells else f"{cells} counts of declared cells are shown"
+        words = f"{'not known' if n is None else n}{seen}; {counts}"
         console.print(f"   n      {words}; variables {', '.join(output.properties['variables'])}")
         for f in output.findings:
             console.print(

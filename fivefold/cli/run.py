@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -131,10 +131,10 @@ def run(
             with carried() as carrier:
                 done = work(carrier, False)
     except KeyboardInterrupt:
-        more = "" if seed is None else f" --seed {seed}"
-        raise RunInterrupted(
-            "interrupted; nothing is lost", help=f"Continue with `fivefold run {study}{more} --resume {folder}`."
-        ) from None
+        told: dict[str, object] = {"--engine": None if engine == "local" else engine, "--seed": seed, "--sites": sites}
+        told |= {"--coordinator": coordinator, "--superlink": superlink or None}
+        words = _again(study, folder, told, vary or (), sealed)
+        raise RunInterrupted("interrupted; nothing is lost", help=f"Continue with `{words}`.") from None
     if done.sealed:
         typer.echo((done.folder / "status.json").read_text("utf-8"), nl=False)
         if not json:
@@ -154,6 +154,16 @@ def run(
         typer.echo(f"Run folder: {done.folder}")
     if ended:
         raise typer.Exit(next(iter(ended.values())).exit_code)
+
+
+def _again(study: Path, folder: Path, told: Mapping[str, object], vary: Sequence[Path], sealed: bool) -> str:
+    """The command that goes on with a run: what was told to the first one, and where it lies."""
+    import shlex
+
+    options = [(name, str(value)) for name, value in told.items() if value is not None]
+    options += [("--vary", str(path)) for path in vary]
+    words = [word for option in options for word in option] + ["--sealed"] * sealed
+    return shlex.join(["fivefold", "run", str(study), *words, "--resume", str(folder)])
 
 
 class Over(NamedTuple):

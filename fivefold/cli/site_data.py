@@ -39,6 +39,7 @@ def data(
             name = f"{one.title or 'not approved'} ({one.study[:16]}…)"
             days += [f"asset {one.asset}"] if one.asset not in ("", policy.asset) else []
             typer.echo(plain(f"{'✗' if one.state in AMISS else ' '} {one.state}: {'; '.join([name, *days])}"))
-        typer.echo(f"{sum(one.state == 'held' for one in found)} snapshots held, {len(found)} in the record")
+        kept = sum(one.state == "held" for one in found)
+        typer.echo(f"{kept} snapshot{'' if kept == 1 else 's'} held, {len(found)} in the record")
     if any(one.state in AMISS for one in found):
         raise typer.Exit(SnapshotProblem.exit_code)

@@ -34,11 +34,16 @@ def recall(it: Airlock, private: bytes, number: int, *, why: str) -> Recall:
     return said
 
 
+def packed(package: Path) -> None:
+    """Raises `CrateInvalid` where a folder holds no package."""
+    if not (package / "bagit.txt").is_file():
+        raise CrateInvalid(f"{package} is not a packed crate", help="Name the folder that `fivefold crate build` wrote.")
+
+
 def mark(package: Path, said: Recall) -> bool:
     """Mark a package that was made of the release; False where it was made of another. The bag's own files stay as they are:
     the mark is a signed tag file beside them. Raises `CrateInvalid`."""
-    if not (package / "bagit.txt").is_file():
-        raise CrateInvalid(f"{package} is not a packed crate", help="Name the folder that `fivefold crate build` wrote.")
+    packed(package)
     notes = [json.loads(p.read_bytes()) for p in (payload_of(package) / "disclosure").glob("*-output_release.json")]
     if said.proposal not in {note["facts"]["proposal"] for note in notes}:
         return False

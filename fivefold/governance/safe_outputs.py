@@ -112,6 +112,7 @@ def ask(
 
     chosen = [a for a in study.analyses if a.name in analyses]
     kinds = {"statistics": "table", "kaplan_meier": "survival", "cox": "regression", "glm": "regression"}
+    classes = [kinds.get(a.method, "model" if "model" in a.options else "other") for a in chosen]
     facts = {
         "request": 1 + sum(s.kind == REQUEST for s in read_chain(chain)),
         "analyses": [a.name for a in chosen],
@@ -119,7 +120,7 @@ def ask(
         "population": "; ".join([*study.cohort.include, *(f"not {e}" for e in study.cohort.exclude)]) or "all persons",
         "variables": list(dict.fromkeys(v for a in chosen for v in reads(a))),
         "purpose": purpose.strip(),
-        "class": kind or ", ".join(dict.fromkeys(kinds.get(a.method, "other") for a in chosen)),
+        "class": kind or ", ".join(dict.fromkeys(classes)),
         "requester": study.lead.name,
         "at": _time(now),
     }

@@ -33,6 +33,16 @@ def outputs(lung: Path, verb: str, *words: object, key: str = "", where: str = "
     ("words", "code", "said"),
     [
         (["crate", "build", "runs/a", "--out", "c", "--key", "first-checker.key"], 15, "neither the lead's nor the coord"),
+        (
+            ["outputs", "request", "runs/a", "--key", "lead.key", "--purpose", "p", "--class", "x"],
+            2,
+            "'x' is not one of 'table'",
+        ),
+        (
+            ["outputs", "recall", "runs/a", "1", "--key", "lead.key", "--why", "w", "--crate", "c"],
+            56,
+            "c is not a packed crate",
+        ),
         (["site", "evidence", "study.signed.json", "--out", "study.yaml"], 51, "is something else"),
         (["site", "withdraw", "study.signed.json", "--key", "lead.key", "--out", "study.yaml"], 15, "no custodian"),
         (["site", "approve", "study.signed.json", "--yes", "--expires", "2001-01-01"], 31, "before today"),

@@ -39,7 +39,7 @@ def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_result(prepared: Path, bre
 
     study, folder = breast / "study.yaml", breast / "run"
     with subprocess.Popen(
-        command("run", study, "--out", folder),
+        command("run", study, "--out", folder, "--sites", breast / "sites"),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -54,7 +54,7 @@ def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_result(prepared: Path, bre
         assert process.wait(timeout=60) == 52, said
     assert "interrupted; nothing is lost" in said
     assert "Traceback" not in said
-    assert f"fivefold run {study} --resume {folder}" in said.replace("\n", "")
+    assert f"fivefold run {study} --sites {breast / 'sites'} --resume {folder}" in said.replace("\n", "")
     assert not (folder / "result.json").exists()
 
     again = fivefold("run", study, "--resume", folder)

@@ -38,7 +38,7 @@ def test_what_lies_here_since_when_and_what_is_gone(
     assert run(here) == 0
     shown = capsys.readouterr().out
     assert "destroyed: Another" in shown
-    assert "1 snapshots held, 2 in the record" in shown
+    assert "1 snapshot held, 2 in the record" in shown
 
     aside = snapshot_path(site, first.digest).rename(tmp_path / "aside")
     snapshot_path(site, second.digest).write_bytes(aside.read_bytes())
