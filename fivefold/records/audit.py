@@ -213,7 +213,8 @@ class AuditLog:
 class Report:
     """What `verify` found in a log that is whole. `keys` are the public keys (hex) that signed, oldest first; none: unsigned.
 
-    `closed`: the last entry says that the log ended. `beyond_head`: entries after the head, as a crash between the two leaves.
+    `closed`: an entry says that the run ended, and none after it that it went on; the airlock writes on.
+    `beyond_head`: entries after the head, as a crash between the two leaves.
     """
 
     owner: str
@@ -243,6 +244,7 @@ def verify(path: str | Path, public_key: bytes | None = None, head: Head | None 
     entry, size, key, first = None, 0, "", ""
     signers: list[str] = []
     events: dict[str, int] = {}
+    closed = False
     for number, line in enumerate(lines, 1):
         before = entry
         entry = entry_of(line, path.name, number)
@@ -255,6 +257,7 @@ def verify(path: str | Path, public_key: bytes | None = None, head: Head | None 
             key = str(entry.facts.get("key"))
             signers.append(key)
         size += len(line)
+        closed = entry.event == CLOSED or (closed and not entry.event.startswith("run "))
         events[entry.event] = events.get(entry.event, 0) + 1
         for witness in witnesses.pop(number, ()):
             if (witness.hash, witness.size, witness.owner, witness.key) != (entry.hash, size, entry.owner, key):
@@ -275,7 +278,7 @@ def verify(path: str | Path, public_key: bytes | None = None, head: Head | None 
         entry.time,
         tuple(signers),
         entry.hash,
-        entry.event == CLOSED,
+        closed,
         entry.seq - kept.seq,
         events,
     )

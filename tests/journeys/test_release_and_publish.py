@@ -16,6 +16,7 @@ from fivefold.cli.main import run
 from fivefold.coordinator import airlock, sealing
 from fivefold.coordinator.life import lives_of
 from fivefold.coordinator.recall import why_not
+from fivefold.errors import AuditBroken
 from fivefold.governance.output_forms import numbers_in
 from fivefold.records import audit_entries as form
 from fivefold.records.audit import entries, verify
@@ -87,6 +88,7 @@ def test_a_package_witnesses_what_was_logged_after_the_last_round(
     for log in logs:
         compared = against(log, [package])
         assert compared.heads["the package sealed-crate"] == 1
+        assert compared.report.closed == (log is logs[0])  # a run's log is closed, and the airlock writes on
         last = [e.event for e in entries(log)][: compared.last]
         assert {"output decision", "output release"} < set(last) if log is logs[0] else "release entered" in last, last
     for suffix in ("", ".head"):
@@ -103,6 +105,11 @@ def test_a_package_witnesses_what_was_logged_after_the_last_round(
         against(tmp_path / "audit.jsonl", [site])  # the sites know of nothing
     assert run(["audit", "verify", str(tmp_path / "audit.jsonl"), "--against", str(package)]) == 55
     assert "and the package sealed-crate witnessed line" in capsys.readouterr().err
+    shutil.copytree(package, changed := tmp_path / "changed")
+    note = changed / "data" / "sign-offs" / "inst-01-02.json"
+    note.write_text(note.read_text("utf-8").replace('"size": ', '"size": 1'), "utf-8")
+    with pytest.raises(AuditBroken, match=r"sign-offs/inst-01-02\.json was altered"):
+        against(logs[0], [changed])
 
 
 def test_a_checker_reproduces_the_release_with_its_rounding(

@@ -28,8 +28,9 @@ def refs(value: Any) -> list[str]:
 
 
 # ---- the validator's word ------------------------------------------------------------------------------------------
-def test_rocrate_validator_accepts_the_crate(crate: Path, validator: Path) -> None:
-    assert profile_faults(crate, validator) == []
+@pytest.mark.parametrize("profile", ["process-run-crate", "workflow-run-crate", "provenance-run-crate"])
+def test_rocrate_validator_accepts_the_crate(crate: Path, validator: Path, profile: str) -> None:
+    assert profile_faults(crate, validator, profile=profile) == []
 
 
 def test_of_the_recommendations_only_web_addresses_and_a_readme_are_left_open(crate: Path, validator: Path) -> None:
