@@ -23,8 +23,8 @@ from fivefold.governance.recalls import NOTICE, read_recall, recallers
 from fivefold.governance.threats import as_json as threats_of
 from fivefold.records import audit, sealed_journal
 from fivefold.records.bag import make_bag
-from fivefold.records.crate import slug
 from fivefold.records.crate_graph import Crate
+from fivefold.records.crate_names import slug
 from fivefold.records.five_safes_crate import RUN, crate_of, external_identifier
 from fivefold.records.five_safes_page import page
 from fivefold.records.five_safes_record import Disclosure, Package, SiteEvidence

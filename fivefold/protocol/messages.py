@@ -26,12 +26,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from fivefold.errors import MessageMalformed
 from fivefold.protocol.encoding import decode, digest, encode
+from fivefold.protocol.parts import Message as Message
 from fivefold.protocol.parts import parts_of
 from fivefold.protocol.places import Blobs as Blobs
 from fivefold.protocol.places import Names as Names
@@ -44,21 +45,6 @@ COORDINATOR = ""
 
 Parcels = Mapping[str, bytes]
 """Bytes by the name of a site."""
-
-
-@dataclass(frozen=True)
-class Message:
-    """A dataclass whose parts travel under their names; what each may hold follows from its annotation."""
-
-    kind: ClassVar[str]
-
-    def encode(self) -> bytes:
-        return encode({f.name: getattr(self, f.name) for f in fields(self)})
-
-    @classmethod
-    def decode(cls, data: bytes) -> Self:
-        """Raises `MessageMalformed`."""
-        return cls(**parts_of(decode(data), {f.name: str(f.type) for f in fields(cls)}, cls.kind))
 
 
 # ---- what the coordinator asks --------------------------------------------------------------------------------------

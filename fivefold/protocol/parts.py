@@ -1,11 +1,13 @@
-"""Hostile input: what the parts of a message may hold, by the words of their annotations."""
+"""What a message is made of. Hostile input: what its parts may hold, by the words of their annotations."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Self
 
 from fivefold.errors import MessageMalformed
+from fivefold.protocol.encoding import decode, encode
 
 LIMIT = 1 << 53
 """Rounds, attempts and lengths stay below this."""
@@ -35,3 +37,18 @@ def parts_of(value: Any, form: Mapping[str, str], what: str) -> dict[str, Any]:
         if not CHECKS[form[name]](part):
             raise MessageMalformed(f"the part {name} of a message ({what}) is of another type or range")
     return dict(value)
+
+
+@dataclass(frozen=True)
+class Message:
+    """A dataclass whose parts travel under their names; what each may hold follows from its annotation."""
+
+    kind: ClassVar[str]
+
+    def encode(self) -> bytes:
+        return encode({f.name: getattr(self, f.name) for f in fields(self)})
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """Raises `MessageMalformed`."""
+        return cls(**parts_of(decode(data), {f.name: str(f.type) for f in fields(cls)}, cls.kind))

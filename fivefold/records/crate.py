@@ -11,17 +11,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from fivefold.errors import CrateInvalid
 from fivefold.records import workflow_description as cwl
+from fivefold.records.crate_names import (
+    analysis_action,
+    analysis_step,
+    lead_id,
+    licence,
+    main_id,
+    method_id,
+    refs,
+    site_action,
+    site_id,
+    site_name,
+    slug,
+)
 from fivefold.records.files import write_file
 from fivefold.records.preview import preview
-from fivefold.records.provenance import AnalysisRecord, RunRecord, SiteRecord
+from fivefold.records.provenance import RunRecord, SiteRecord
 
 METADATA = "ro-crate-metadata.json"
 PREVIEW = "ro-crate-preview.html"
@@ -101,7 +112,7 @@ def crate_of(folder: Path, record: RunRecord) -> dict[str, Any]:
         description = _description(record)
         crate.update_jsonld({"@id": cwl.FILE} | description).properties()["@type"] = description["@type"]
     workflow = _workflow(record, files)
-    crate.update_jsonld({"@id": _main(record)} | workflow).properties()["@type"] = workflow["@type"]
+    crate.update_jsonld({"@id": main_id(record)} | workflow).properties()["@type"] = workflow["@type"]
     for entity in _context(record, files):
         crate.add_jsonld(dict(entity))
     for name, value in _root(record).items():
@@ -115,18 +126,18 @@ def _root(record: RunRecord) -> Entity:
         "name": record.title,
         "description": f"{record.question} A federated run of {len(record.sites)} sites; each kept its records.",
         "datePublished": record.ended,
-        "license": {"@id": _licence(record)["@id"]},
-        "author": {"@id": _lead_id(record)},
+        "license": {"@id": licence(record)["@id"]},
+        "author": {"@id": lead_id(record)},
         "publisher": {"@id": "#lead-organisation"},
         "conformsTo": refs(PROFILES),
-        "mainEntity": {"@id": _main(record)},
-        "mentions": refs(["#run", *(_site_action(s) for s in record.sites), *(_analysis_action(a) for a in record.analyses)]),
+        "mainEntity": {"@id": main_id(record)},
+        "mentions": refs(["#run", *(site_action(s) for s in record.sites), *(analysis_action(a) for a in record.analyses)]),
     }
 
 
 def _workflow(record: RunRecord, files: list[str]) -> Entity:
     """The study file as the workflow: its steps are that sites answer, then each analysis."""
-    tools = ["#site-node", *dict.fromkeys(_method(a) for a in record.analyses)]
+    tools = ["#site-node", *dict.fromkeys(method_id(a) for a in record.analyses)]
     return {
         "@type": ["File", "SoftwareSourceCode", "ComputationalWorkflow", "HowTo"],
         "name": record.title,
@@ -135,7 +146,7 @@ def _workflow(record: RunRecord, files: list[str]) -> Entity:
         "identifier": f"sha256:{record.study_digest}",
         "programmingLanguage": {"@id": "#study-language"},
         "hasPart": refs(tools),
-        "step": refs(["#step-sites", *(_step(a) for a in record.analyses)]),
+        "step": refs(["#step-sites", *(analysis_step(a) for a in record.analyses)]),
         "input": refs(f"#parameter-{name}" for name in _settings(record)),
         "output": refs(f"#parameter-{slug(path)}" for path in _outputs(files)),
     } | ({"subjectOf": {"@id": cwl.FILE}} if cwl.FILE in files else {})
@@ -160,8 +171,8 @@ def _context(record: RunRecord, files: list[str]) -> Iterator[Entity]:
         "about": {"@id": "./"},
         "encodingFormat": "text/html",
     }
-    yield _licence(record)
-    yield {"@id": _lead_id(record), "@type": "Person", "name": record.lead.name, "affiliation": {"@id": "#lead-organisation"}}
+    yield licence(record)
+    yield {"@id": lead_id(record), "@type": "Person", "name": record.lead.name, "affiliation": {"@id": "#lead-organisation"}}
     yield {"@id": "#lead-organisation", "@type": "Organization", "name": record.lead.organisation or record.lead.name}
     for site in record.sites:
         yield _organisation(site)
@@ -200,10 +211,10 @@ def _tools(record: RunRecord) -> Iterator[Entity]:
         yield _software(f"#software-{slug(name)}", name, version)
     seen: set[str] = set()
     for analysis in record.analyses:
-        if _method(analysis) not in seen:
-            seen.add(_method(analysis))
+        if method_id(analysis) not in seen:
+            seen.add(method_id(analysis))
             words = f"{analysis.title or analysis.method}. {analysis.paper}".strip()
-            yield _software(_method(analysis), f"Fivefold method {analysis.method}", own) | {"description": words}
+            yield _software(method_id(analysis), f"Fivefold method {analysis.method}", own) | {"description": words}
 
 
 def _parameters(record: RunRecord, files: list[str]) -> Iterator[Entity]:
@@ -235,18 +246,18 @@ def _steps(record: RunRecord) -> Iterator[Entity]:
     for position, analysis in enumerate(record.analyses, 2):
         words = f"Analysis {analysis.name}: {analysis.method}" + (f", {analysis.formula}" if analysis.formula else "")
         yield {
-            "@id": _step(analysis),
+            "@id": analysis_step(analysis),
             "@type": "HowToStep",
             "name": words,
             "position": position,
-            "workExample": {"@id": _method(analysis)},
+            "workExample": {"@id": method_id(analysis)},
         }
 
 
 def _actions(record: RunRecord, files: list[str]) -> Iterator[Entity]:
-    inputs = [_main(record), *(f"#value-{name}" for name in _settings(record))]
+    inputs = [main_id(record), *(f"#value-{name}" for name in _settings(record))]
     results = [path for path in files if path != record.study_file and not path.startswith("variations/")]
-    yield _action("#run", record, f"Run of the study: {record.title}", _main(record), _lead_id(record), record.status) | {
+    yield _action("#run", record, f"Run of the study: {record.title}", main_id(record), lead_id(record), record.status) | {
         "description": _sentence(record),
         "object": refs(inputs),
         "result": refs(results),
@@ -256,23 +267,23 @@ def _actions(record: RunRecord, files: list[str]) -> Iterator[Entity]:
         took_part = f"#rounds-{slug(site.name)}"
         status = "completed" if answered else "failed"
         words = f"Answered in {answered} rounds and dropped in {dropped}. Its rows stayed with it; masked sums left."
-        yield _action(_site_action(site), record, f"{_named(site)} answers", "#site-node", _site_id(site), status) | {
+        yield _action(site_action(site), record, f"{site_name(site)} answers", "#site-node", site_id(site), status) | {
             "description": words,
-            "object": {"@id": _main(record)},
+            "object": {"@id": main_id(record)},
             "result": {"@id": took_part},
         }
         yield {"@id": took_part, "@type": "PropertyValue", "name": f"rounds answered by {site.name}", "value": answered}
     for analysis in record.analyses:
-        asked = [f"{_analysis_action(analysis)}-round-{r.number}" for r in analysis.rounds]
+        asked = [f"{analysis_action(analysis)}-round-{r.number}" for r in analysis.rounds]
         done = "completed" if analysis.files or record.status == "completed" else record.status
         agent = "#lead-organisation"
         yield (
             _action(
-                _analysis_action(analysis), record, f"Adding up and solving: {analysis.name}", _method(analysis), agent, done
+                analysis_action(analysis), record, f"Adding up and solving: {analysis.name}", method_id(analysis), agent, done
             )
             | {
                 "description": f"{len(analysis.rounds)} rounds of {analysis.method}, from totals over the sites alone.",
-                "object": refs([_main(record), *asked]),
+                "object": refs([main_id(record), *asked]),
             }
             | ({"result": refs(analysis.files)} if analysis.files else {})
         )
@@ -283,8 +294,8 @@ def _actions(record: RunRecord, files: list[str]) -> Iterator[Entity]:
                 "name": f"{analysis.name}, round {one.number}: {', '.join(one.questions)}",
                 "value": f"answered: {', '.join(one.answered) or 'none'}; dropped: {', '.join(one.dropped) or 'none'}",
             }
-    controls = [(_site_action(s), "#step-sites") for s in record.sites]
-    controls += [(_analysis_action(a), _step(a)) for a in record.analyses]
+    controls = [(site_action(s), "#step-sites") for s in record.sites]
+    controls += [(analysis_action(a), analysis_step(a)) for a in record.analyses]
     for action, step in controls:
         yield {
             "@id": f"#control-{action[1:]}",
@@ -366,16 +377,8 @@ def _outputs(files: Iterable[str]) -> list[str]:
 
 
 def _organisation(site: SiteRecord) -> Entity:
-    about = {"@id": _site_id(site), "@type": "Organization", "name": _named(site), "alternateName": site.name}
+    about = {"@id": site_id(site), "@type": "Organization", "name": site_name(site), "alternateName": site.name}
     return about | ({"identifier": f"ed25519:{site.public_key}"} if site.public_key else {})
-
-
-def _licence(record: RunRecord) -> Entity:
-    if re.fullmatch(r"[A-Za-z0-9.+-]+", record.licence):
-        return {"@id": f"https://spdx.org/licenses/{record.licence}", "@type": "CreativeWork", "name": record.licence}
-    if re.fullmatch(r"https?://[^\s<>\"]+", record.licence):
-        return {"@id": record.licence, "@type": "CreativeWork", "name": record.licence}
-    return {"@id": "#licence", "@type": "CreativeWork", "name": record.licence or "All rights reserved"}
 
 
 def _sentence(record: RunRecord) -> str:
@@ -392,47 +395,3 @@ def _software(identity: str, name: str, version: str) -> Entity:
 def _time(text: str) -> str:
     """RFC 3339 with the offset in digits: the profile's checks know no `Z`."""
     return text.replace("Z", "+00:00")
-
-
-def _main(record: RunRecord) -> str:
-    return quote(record.study_file)
-
-
-def _lead_id(record: RunRecord) -> str:
-    return f"https://orcid.org/{record.lead.orcid}" if record.lead.orcid else "#lead"
-
-
-def _named(site: SiteRecord) -> str:
-    return site.organisation or site.name
-
-
-def _site_id(site: SiteRecord) -> str:
-    return f"#site-{slug(site.name)}"
-
-
-def _site_action(site: SiteRecord) -> str:
-    return f"#answers-{slug(site.name)}"
-
-
-def _analysis_action(analysis: AnalysisRecord) -> str:
-    return f"#analysis-{slug(analysis.name)}"
-
-
-def _step(analysis: AnalysisRecord) -> str:
-    return f"#step-{slug(analysis.name)}-analysis"
-
-
-def _method(analysis: AnalysisRecord) -> str:
-    return f"#method-{slug(analysis.method)}"
-
-
-def slug(text: str) -> str:
-    """A fragment for an identifier. Whatever would be lost is kept apart by a digest, so that two names never meet in one."""
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-")
-    return plain if plain == text else f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-
-
-def refs(names: Iterable[str]) -> Any:
-    """References: a single one stands alone, as consumers of crates expect."""
-    found: list[Mapping[str, str]] = [{"@id": name} for name in dict.fromkeys(names)]
-    return found[0] if len(found) == 1 else found

@@ -13,7 +13,8 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
-from fivefold.records.crate import FORMATS, refs, slug
+from fivefold.records.crate import FORMATS
+from fivefold.records.crate_names import refs, slug
 from fivefold.records.five_safes_record import Package, SiteEvidence
 
 CONTEXT = "https://w3id.org/ro/crate/1.2/context"
