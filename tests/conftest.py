@@ -6,10 +6,15 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.named_tests import pytest_configure
 
 __all__ = ["pytest_configure"]
+
+# A busy machine is no fault: neither a slow example nor slow drawing of examples fails a property.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import click
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
@@ -45,3 +46,36 @@ def test_the_readme_shows_the_commands_that_make_knows() -> None:
     assert {"demo", "test", "check", "docs", "bench"} <= targets
     for file in ("README.md", "CONTRIBUTING.md"):
         assert set(re.findall(r"make (\w+)", (ROOT / file).read_text(encoding="utf-8"))) <= targets | {"and"}
+
+
+COMMAND = re.compile(r"fivefold ((?:[a-z][a-z-]* ?)+)([^`\n]*)")
+
+
+def commands() -> dict[str, set[str]]:
+    """Every command by its words, with its options."""
+    from fivefold.cli.main import app
+
+    found: dict[str, set[str]] = {}
+
+    def walk(command: click.Command, context: click.Context, words: tuple[str, ...]) -> None:
+        found[" ".join(words)] = {o for p in command.params for o in (*p.opts, *p.secondary_opts)} | {"--help"}
+        for name in command.list_commands(context) if isinstance(command, click.Group) else ():
+            below = command.get_command(context, name)
+            assert below is not None
+            walk(below, click.Context(below, parent=context, info_name=name), (*words, name))
+
+    walk(app, click.Context(app), ())
+    return found
+
+
+def test_every_command_that_a_page_names_is_there_with_its_options() -> None:
+    known = commands()
+    for page in [*PAGES, ROOT / "README.md", ROOT / "CHANGELOG.md"]:
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        for words, rest in COMMAND.findall(text):
+            said = words.split()
+            if not said or said[0] not in known:
+                continue
+            most = next(n for n in range(len(said), 0, -1) if " ".join(said[:n]) in known)
+            options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", rest.partition(" #")[0].partition("fivefold")[0]))
+            assert options <= known[" ".join(said[:most])], f"{page.name}: fivefold {words}{rest}"
