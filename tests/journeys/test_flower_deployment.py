@@ -359,7 +359,7 @@ def test_a_site_that_was_not_admitted_is_told_so(flower: Deployment, tmp_path: P
     last = list(entries(tmp_path / "stranger" / "state" / "audit.jsonl"))[-1]
     assert (last.event, chapter(last)) == ("connection refused", "authentication")
     door, sites = Door(flower.coordinator.path), flower.coordinator.sites()
-    assert door.look(sites.values()) >= 1  # and at the coordinator
+    flower.wait_for(lambda: door.look(sites.values()) >= 1, 20.0)  # and at the coordinator
     assert door.look(sites.values()) == Door(flower.coordinator.path).look(sites.values()) == 0  # once
     verify(flower.coordinator.path / "audit.jsonl")
     *admitted, met = list(entries(flower.coordinator.path / "audit.jsonl"))[1:]
