@@ -145,6 +145,10 @@ def _disk(site: SiteFolder) -> Iterator[Check]:
 
 def _mapping(site: SiteFolder) -> Iterator[Check]:
     mapping = site.mapping()
+    if not mapping.variables:
+        then = "Write in mapping.yaml what the dictionary's variables are called here, then look: `fivefold site check STUDY`."
+        yield Check("mapping", "warning", "mapping.yaml maps no variable yet", then)
+        return
     yield Check("mapping", "ok", f"mapping.yaml maps {len(mapping.variables)} variables")
 
 

@@ -25,6 +25,7 @@ from fivefold.engines.reachability import reached, way_out
 from fivefold.governance.approvals import approve
 from fivefold.site import doctor
 from fivefold.site.doctor import Check, examined, rehearsed
+from fivefold.site.folder import create
 from fivefold.study.definition import Agreements, Cohort
 from fivefold.study.digest import load_signed
 
@@ -110,6 +111,12 @@ def test_a_full_disk_and_a_state_folder_that_is_away(consortium: Any, monkeypatc
     monkeypatch.undo()
     shutil.rmtree(consortium.site.state)
     assert disk() == [("ok", False), ("fault", True)]
+
+
+def test_a_mapping_that_is_still_to_be_written(tmp_path: Path) -> None:
+    (check,) = (c for c in examined(create(tmp_path / "new", "basel"), None, NOW) if c.name == "mapping")
+    assert check.state == "warning"
+    assert "mapping.yaml" in check.next
 
 
 def test_a_log_in_which_a_line_was_changed(consortium: Any, approved: Any) -> None:

@@ -44,7 +44,7 @@ def lasting(
                 lost = error
             elif lost is None:
                 raise
-            if left <= 0:
+            if not left > 0:
                 raise lost from None
             pause = min(next * random.uniform(0.5, 1.0), left)
             tell(f"the SuperLink does not answer; trying again in {pause:.0f} s, for {left:.0f} s more")
