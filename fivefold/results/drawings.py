@@ -128,8 +128,8 @@ def bars(axes: Axes, table: ResultTable, figure: Figure) -> None:
     axes.set_ylim(-0.55, len(labels) - 0.45)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-    axes.set_xlabel(figure.x_label)
-    axes.set_ylabel(figure.y_label)
+    axes.set_xlabel(figure.y_label)  # the bars lie: their values run along x
+    axes.set_ylabel(figure.x_label)
     if len(series) > 1:
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 

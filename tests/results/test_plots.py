@@ -139,7 +139,8 @@ def test_bars_and_heat_name_a_withheld_cell() -> None:
 def test_bars_below_zero_and_a_curve_with_a_band() -> None:
     table = ResultTable.of("t", ["x", "y", "l", "h"], [(1, -2.0, -3.0, -1.0), (2, 4.0, 3.0, 5.0)])
     result = Result("m", {"t": table}, {}, ("A",))
-    bars = drawn(result, Figure("bars", "t", "t", {"label": "x", "value": "y"}))
+    bars = drawn(result, Figure("bars", "t", "t", {"label": "x", "value": "y"}, y_label="Persons"))
+    assert bars.get_xlabel() == "Persons"
     assert bars.get_xlim()[0] < -2 < 4 < bars.get_xlim()[1]
     assert "−2" in words(bars)
     curve = drawn(result, Figure("curve", "t", "t", {"x": "x", "y": "y", "low": "l", "high": "h"}, log_x=True))
