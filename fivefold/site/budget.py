@@ -10,7 +10,6 @@ most what still converts to the cap; it holds however studies and questions were
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -225,13 +224,3 @@ def _spending(study: str, entries: Sequence[books.Entry], delta: float) -> Spend
         min(e.time for e in entries),
         max(e.time for e in entries),
     )
-
-
-def answers_left(policy: Policy, book: Book, event: Event) -> float:
-    """How many more releases of this event the cap admits; infinite without a cap."""
-    cap = policy.budget
-    if cap is None:
-        return math.inf
-    at = filter_order(cap.epsilon, cap.delta)
-    room = float(allowance(cap.epsilon, cap.delta)[at] - curve_of(book.entries)[at])
-    return max(0, math.floor(room / float(curve(event)[at])))

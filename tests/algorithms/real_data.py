@@ -18,7 +18,7 @@ HOSPITALS = ("cleveland", "hungarian", "switzerland", "va")
 
 
 def number(name: str, low: float, high: float, kind: str = "number") -> Variable:
-    return Variable(name, name, kind, minimum=low, maximum=high)  # type: ignore[arg-type]
+    return Variable(name, name, kind, minimum=low, maximum=high)
 
 
 def category(name: str, *labels: str) -> Variable:

@@ -103,7 +103,7 @@ def test_site_columns_are_of_the_sites_that_take_part() -> None:
 def test_a_formula_that_the_dictionary_does_not_carry(formula: str, kind: type[Exception], words: str) -> None:
     with pytest.raises(kind) as caught:
         design(formula, HERE.dictionary, SITES)
-    assert words in f"{caught.value} {caught.value.hint}"  # type: ignore[attr-defined]
+    assert words in f"{caught.value} {caught.value.hint}"
 
 
 def test_a_variable_called_site_is_refused_beside_site_effects() -> None:

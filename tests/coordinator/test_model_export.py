@@ -87,7 +87,7 @@ def test_a_rehearsal_s_model_in_both_formats_with_its_card(study: Path, tmp_path
     b = dict(zip(table.column("term"), table.column("estimate"), strict=True))
     x = np.array([[61.0, 0.5], [20.0, -1.0]])
     (found,) = onnxruntime.InferenceSession(out / "model.onnx").run(None, {"variables": x})
-    np.testing.assert_allclose(found[:, 0], b["intercept"] + x @ [b["u"], b["v"]], atol=1e-9)  # type: ignore[operator]
+    np.testing.assert_allclose(found[:, 0], b["intercept"] + x @ [b["u"], b["v"]], atol=1e-9)
 
     card = json.loads((out / "model_card.json").read_text("utf-8"))
     assert card["provenance"]["status"].startswith("rehearsal")

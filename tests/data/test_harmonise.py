@@ -203,7 +203,7 @@ def test_derived_variables() -> None:
 def test_a_mapping_may_refuse(cell: str, kind: type[Exception]) -> None:
     with pytest.raises(kind, match="in row 2") as caught:
         run(study("age"), mapping("age: {column: a, on_invalid: refuse}"), a=["1", cell, ""])
-    assert caught.value.public() == {"code": kind.__name__, "rule": "on_invalid", "variable": "age"}  # type: ignore[attr-defined]
+    assert caught.value.public() == {"code": kind.__name__, "rule": "on_invalid", "variable": "age"}
     assert counts(
         run(study("age"), mapping("age: {column: a, on_invalid: missing}", "person: id\non_invalid: refuse"), a=[cell]), "age"
     )

@@ -151,7 +151,7 @@ class Over:
 
 def test_a_reply_that_nobody_takes_is_no_reason_to_hang_up() -> None:
     said = list[str]()
-    assert handle(Over(), Over(), Letter(1, "a", KIND, 1, b"x"), said.append) == 3  # type: ignore[arg-type]
+    assert handle(Over(), Over(), Letter(1, "a", KIND, 1, b"x"), said.append) == 3
     assert said == ["a reply was not taken: Run is finished."]
 
 
@@ -178,7 +178,7 @@ def test_a_sign_of_life_that_did_not_get_through_is_given_again(monkeypatch: pyt
     monkeypatch.setattr("fivefold.engines.flower.site.BEAT_IDLE", 0.0)
     fleet = Heart()
     with pytest.raises(PermissionError, match="no sign of life"):
-        attend(fleet, fleet, threading.Event())  # type: ignore[arg-type]
+        attend(fleet, fleet, threading.Event())
     assert fleet.beats == 3
 
 

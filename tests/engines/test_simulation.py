@@ -189,7 +189,7 @@ def test_noise_is_as_large_as_the_study_says() -> None:
 def test_blocks_add_up_the_updates_that_each_client_would_send(kind: str, epochs: int, clip: float) -> None:
     rng = np.random.default_rng(1)
     task, outputs = {"linear": ("regression", 1), "logistic": ("binary", 1), "softmax": ("classes", 4)}[kind]
-    spec = ModelSpec(kind, task, 6, outputs, l2=0.1)  # type: ignore[arg-type]
+    spec = ModelSpec(kind, task, 6, outputs, l2=0.1)
     x, start = rng.normal(size=(23, 7, 6)), rng.normal(size=6 * outputs + outputs)
     y = rng.integers(0, max(outputs, 2), (23, 7)).astype(float)
     held = rng.integers(0, 8, 23)

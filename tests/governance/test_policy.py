@@ -165,7 +165,7 @@ def test_what_a_question_needs_must_be_permitted(need: Any) -> None:
     decision = decide(policy(), study(), question=question, today=TODAY)
     assert (decision.permit, decision.rule) == (False, need)
     assert decide(policy(**{need: "permitted"}), study(), question=question, today=TODAY).permit
-    assert not decide(policy(), study(), question=Sum(sums, FIELD, needs=("something_new",)), today=TODAY).permit  # type: ignore[arg-type]
+    assert not decide(policy(), study(), question=Sum(sums, FIELD, needs=("something_new",)), today=TODAY).permit
 
 
 def test_only_recognised_sites_count() -> None:

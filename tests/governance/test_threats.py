@@ -32,7 +32,7 @@ def by_name(study: Study) -> dict[str, Threat]:
 
 
 def private(study: Study, **changes: object) -> Study:
-    return dataclasses.replace(study, privacy=dataclasses.replace(study.privacy, **changes))  # type: ignore[arg-type]
+    return dataclasses.replace(study, privacy=dataclasses.replace(study.privacy, **changes))
 
 
 def test_every_threat_is_looked_at_with_its_numbers() -> None:

@@ -237,4 +237,4 @@ def coordinator(consortium: Path, folder: Path, run: Path, what: str, phase: str
 
 
 if __name__ == "__main__":
-    coordinator(*map(Path, sys.argv[1:4]), *sys.argv[4:6])  # type: ignore[arg-type]
+    coordinator(*map(Path, sys.argv[1:4]), *sys.argv[4:6])

@@ -243,7 +243,7 @@ def test_both_shares_of_one_site(them: Consortium) -> None:
             answers[name] = first(send(name, second.encode()))
         return reply
 
-    hostile.send = twice  # type: ignore[method-assign]
+    hostile.send = twice
     them.run(hostile)
     assert set(answers) == set(SITES)
     for site, answer in answers.items():
@@ -270,7 +270,7 @@ def test_both_shares_over_two_attempts(them: Consortium) -> None:
                 if (asked.kind, asked.place.attempt) != ("unmask", 1):
                     yield replied
 
-    hostile.exchange = loses  # type: ignore[method-assign]
+    hostile.exchange = loses
     with pytest.raises(FivefoldError):
         them.run(hostile)
     them.holds(hostile, "survivors", "ProtocolViolation", "second_survivor_list")
@@ -305,7 +305,7 @@ def test_a_round_played_again(them: Consortium, trip: str) -> None:
     for site, answers in replies.items():
         assert [e.kind for e in answers] == ["refusal", "refusal"], site
         rules = {"replayed_round"} if trip != "enrol" else {"replayed_round", "roster"}
-        assert {e.message().rule for e in answers} == rules  # type: ignore[attr-defined]
+        assert {e.message().rule for e in answers} == rules
         assert (trip, "replayed_round") in [(f["trip"], f["rule"]) for f in them.refused(site)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def without_its_proof(told: m.Told) -> m.Told:
 
 
 @pytest.mark.parametrize("change", [moved, without_its_proof])
-def test_a_false_model_is_refused_by_every_site(out: Path, change) -> None:  # type: ignore[no-untyped-def]
+def test_a_false_model_is_refused_by_every_site(out: Path, change: Callable[[m.Told], m.Told]) -> None:
     def alter(name: str, asked: Envelope) -> Envelope:
         if asked.kind != "ask" or not task_of(asked).history:
             return asked

@@ -48,7 +48,7 @@ def run(out: Path, over: Engine, *, folder: str = "run", resume: bool = False) -
     try:
         return session.run(signed(out), over, out / folder, tell=lambda _: None, engine_name="local", resume=resume)
     finally:
-        over.close()  # type: ignore[attr-defined]
+        over.close()
 
 
 def result(done: session.Run, name: str) -> Result:

@@ -248,7 +248,7 @@ def test_a_killed_site_costs_its_share_of_two_rounds_at_most(flower: Deployment)
     assert len(rounds) > 4
     assert 1 <= sum(bool(r["dropped"]) for r in rounds) <= 2
     assert all(set(r["dropped"]) <= {SITE} for r in rounds)
-    assert done.results["cox"].dropped == (SITE,)  # type: ignore[union-attr]
+    assert done.results["cox"].dropped == (SITE,)
     verify(out / "sites" / SITE / "state" / "audit.jsonl")
 
 

@@ -37,10 +37,10 @@ def test_a_run_of_noisy_steps(tmp_path: Path) -> None:
     try:
         done = session.run(signed(out), over, out / "run", tell=lambda _: None, engine_name="local", resume=False)
     finally:
-        over.close()  # type: ignore[attr-defined]
+        over.close()
     adam = done.results["adam"]
     assert isinstance(adam, Result), adam
-    assert float(adam.facts["auc"]) > 0.6  # type: ignore[arg-type]
+    assert float(adam.facts["auc"]) > 0.6
     print(dict(adam.facts.items()))
     epsilon = spent(done.rounds - 4, 5.9, 1e-5, [(60, 0.3)])
     assert float(str(adam.facts["privacy"]).split()[2]) == pytest.approx(epsilon, rel=0.01)
@@ -60,5 +60,5 @@ def test_a_run_of_noisy_steps(tmp_path: Path) -> None:
         with pytest.raises(SiteRefused) as refused:  # the study's ε is of all its runs
             session.run(signed(out), over, out / "again", tell=lambda _: None, engine_name="local", resume=False)
     finally:
-        over.close()  # type: ignore[attr-defined]
+        over.close()
     assert refused.value.rule == "study_epsilon"

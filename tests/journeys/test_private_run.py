@@ -50,7 +50,7 @@ def run(out: Path, over: Engine, folder: str = "run") -> session.Run:
     try:
         return session.run(signed(out), over, out / folder, tell=lambda _: None, engine_name="local", resume=False)
     finally:
-        over.close()  # type: ignore[attr-defined]
+        over.close()
 
 
 def described(done: session.Run) -> Result:

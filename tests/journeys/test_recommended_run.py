@@ -79,7 +79,7 @@ def attacked(out: Path, study: SignedStudy, run: str) -> Seen:
     x, odd = digits()
     x = (x - 8) / 8  # as the sites scale them
     totals = next(np.asarray(a.totals[0]["update"]) for a in aggregates_of(done.folder) if "update" in a.totals[0])
-    weights = np.asarray(done.results["whole"].weights)  # type: ignore[union-attr]
+    weights = np.asarray(done.results["whole"].weights)
     return Seen(study, rows_back(totals, x[:MEMBERS]), small_losses(weights, x, odd))
 
 

@@ -180,8 +180,8 @@ def them(prepared: Path, tmp_path: Path) -> Iterator[Them]:
 def test_a_site_approves_in_part(them: Them) -> None:
     assert call(["site", "approve", str(them.path), "--yes", "--analysis", "all", "--site", str(them.site("fir").path)]) == 0
     done = them.run()
-    assert done.results["all"].dropped == ()  # type: ignore[union-attr]
-    assert done.results["nearly"].dropped == ("fir",)  # type: ignore[union-attr]
+    assert done.results["all"].dropped == ()
+    assert done.results["nearly"].dropped == ("fir",)
     assert them.refused("fir") == {("ask", "analysis_not_approved")}
     assert ("fir", "analysis_not_approved") in them.told()
     approved = {f["site"]: f["analyses"] for f in them.log("runs/a", "approval")}
@@ -234,7 +234,7 @@ def test_one_withdraws_in_mid_run(them: Them) -> None:
     hostile = Hostile(them.engine, alter)
     done = them.run(hostile)
     assert gone
-    assert done.results["nearly"].dropped == ("fir",)  # type: ignore[union-attr]
+    assert done.results["nearly"].dropped == ("fir",)
     at = next(i for i, (s, _, e) in enumerate(hostile.heard) if s == "fir" and e.kind == "refusal")
     assert {e.kind for s, _, e in hostile.heard[at:] if s == "fir"} <= {"refusal", "closed"}
     assert ("ask", "approval_withdrawn") in them.refused("fir")
@@ -347,7 +347,7 @@ def test_the_coordinator_forges_an_approval(them: Them, with_key: str, rule: str
     statements.write(approvals.chain_of(fir.path, signed.digest), "approval", facts, private)
     with contextlib.suppress(SiteRefused):
         done = them.run(signed=signed)
-        assert {r.dropped for r in done.results.values()} == {("fir",)}  # type: ignore[union-attr]
+        assert {r.dropped for r in done.results.values()} == {("fir",)}
     assert them.refused("fir") == {("open", rule)}
     assert ("fir", rule) in them.told()
     assert (life_of(fir, signed).state, [r for _, r in life_of(fir, signed).void]) == ("proposed", ["life_key"])
@@ -381,9 +381,9 @@ def test_a_site_is_kept_out_of_one_analysis(them: Them) -> None:
         prepare(site, signed.study, signed.digest)
     hostile = Hostile(them.engine)
     done = them.run(hostile, signed=signed)
-    assert done.results["all"].sites == SITES  # type: ignore[union-attr]
-    assert done.results["nearly"].sites == SITES[:-1]  # type: ignore[union-attr]
-    assert {r.dropped for r in done.results.values()} == {()}  # type: ignore[union-attr]
+    assert done.results["all"].sites == SITES
+    assert done.results["nearly"].sites == SITES[:-1]
+    assert {r.dropped for r in done.results.values()} == {()}
     assert not them.log("fir", "refused")
     assert [e.place.round for s, trip, e in hostile.heard if (s, trip) == ("fir", "ask")] == [1]
 

@@ -44,7 +44,7 @@ class Weighing:
 
 def test_each_byte_and_trip_is_counted_and_in_the_sites_own_log(them: Consortium, capsys: pytest.CaptureFixture[str]) -> None:
     weighed = Weighing(them.engine)
-    them.run(weighed)  # type: ignore[arg-type]
+    them.run(weighed)
     run = (them.out / "run0" / "run.id").read_text()
     for name in SITES:
         site = opened(them.out / "sites" / name)

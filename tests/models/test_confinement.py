@@ -245,7 +245,7 @@ def spec_of(source: str, task: str = "classes", outputs: int = 3, l2: float = 0.
         "digest": digest_of(source),
         "shapes": {"a": [5, 4], "b": [5], "c": [outputs, 5]},
     }
-    return ModelSpec("code", task, 4, outputs, True, (), l2, more("code", given, 4))  # type: ignore[arg-type]
+    return ModelSpec("code", task, 4, outputs, True, (), l2, more("code", given, 4))
 
 
 def test_honest_code_trains_as_the_built_in_network_does() -> None:

@@ -74,7 +74,7 @@ def test_each_row_s_gradient_is_that_of_the_row_alone(base: bytes) -> None:
     model, r = build(spec), np.random.default_rng(2)
     x, y = r.uniform(-1, 1, (5, 64)), r.integers(0, 10, 5).astype(float)
     at = {n: r.normal(size=s) for n, s in model.shapes.items()}
-    each = model.row_gradients(at, x, y)  # type: ignore[attr-defined]
+    each = model.row_gradients(at, x, y)
     for i in range(5):
         np.testing.assert_allclose(each[i], flat(model.loss_and_gradient(at, x[i : i + 1], y[i : i + 1])[1]), atol=1e-12)
 
@@ -111,7 +111,7 @@ def test_one_full_batch_step_over_sites_is_the_pooled_step(base: bytes) -> None:
 
 
 def _parsed(setting: object, options: dict[str, object]) -> TrainingSpec:
-    return method("fedavg").parse(td.analysis("fedavg", td.DIGITS, **options), setting)  # type: ignore[no-any-return,arg-type]
+    return method("fedavg").parse(td.analysis("fedavg", td.DIGITS, **options), setting)
 
 
 def test_adapters_teach_a_base_the_half_of_the_digits_that_it_never_saw(base: bytes) -> None:
@@ -120,8 +120,8 @@ def test_adapters_teach_a_base_the_half_of_the_digits_that_it_never_saw(base: by
     result = td.train("fedavg", setting, tables, td.DIGITS, rounds=12, evaluate_every=12, **options)
     first, last = result.tables["rounds"].column("accuracy")
     print(f"base {first:.3f}, with adapters {last:.3f}")
-    assert 0.4 < float(first) < 0.6  # type: ignore[arg-type]
-    assert float(last) > 0.85  # type: ignore[arg-type]
+    assert 0.4 < float(first) < 0.6
+    assert float(last) > 0.85
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_adapters_teach_a_base_the_half_of_the_digits_that_it_never_saw(base: by
 def test_options_are_told_in_sentences(base: bytes, wrong: dict[str, object], said: str) -> None:
     _, setting, _ = td.digits(sites=2)
     own = adapters(base)
-    own["lora"] = {**own["lora"], **wrong}  # type: ignore[dict-item]
+    own["lora"] = {**own["lora"], **wrong}
     with pytest.raises(StudyInvalid, match=said):
         method("fedavg").parse(td.analysis("fedavg", td.DIGITS, model=own), setting)
 

@@ -71,7 +71,7 @@ def test_values_at_the_bound_do_not_wrap() -> None:
     for bound in (1.0, 0.1, math.pi, 1e9, np.nextafter(2.0, 0)):
         for sites in range(1, 41):
             for kind in ("real", "update"):
-                fields = (Field("x", kind, float(bound), (2,)),)  # type: ignore[arg-type]
+                fields = (Field("x", kind, float(bound), (2,)),)
                 got = total([{"x": np.array([bound, -bound])}] * sites, fields, sites)["x"]
                 slack = sites * 2.0 ** -scale_exponent(fields[0], ring_for(fields), sites)
                 assert np.allclose(got, [sites * bound, -sites * bound], rtol=1e-15, atol=slack)
@@ -81,7 +81,7 @@ def test_the_scale_is_the_largest_that_cannot_wrap() -> None:
     for ring, kind in ((RING32, "update"), (RING128, "real")):
         for bound in (1.0, 0.1, 3.0, 1e-300, 1e300):
             for sites in (3, 5, 40, 1000):
-                step = Fraction(2) ** -scale_exponent(Field("x", kind, bound), ring, sites)  # type: ignore[arg-type]
+                step = Fraction(2) ** -scale_exponent(Field("x", kind, bound), ring, sites)
                 half = 2 ** (ring.bits - 1)
                 assert sites * Fraction(bound) / step < half <= sites * (2 * Fraction(bound) / step + 1)
 

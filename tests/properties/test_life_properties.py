@@ -38,7 +38,7 @@ def sequences(draw: st.DrawFn) -> list[Act]:
         key = right_key(role, site) if honest else draw(st.sampled_from(KEYS))
         study = STUDY if honest else draw(st.sampled_from((STUDY, OTHER)))
         until = draw(st.sampled_from(("", "2026-02-01", "2026-06-01", "2027-06-01")))
-        acts.append(Act(row.what, role, key, "", at(day), "", study, site, until, str(number)))  # type: ignore[arg-type]
+        acts.append(Act(row.what, role, key, "", at(day), "", study, site, until, str(number)))
     return acts
 
 

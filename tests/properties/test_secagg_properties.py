@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from fivefold.privacy.secagg import shamir
 from fivefold.privacy.secagg.keys import agree, agree_all, new_pair, pair_from_private
 from fivefold.privacy.secagg.masks import apply_masks, pair_sign, unmask
-from fivefold.privacy.secagg.ring import RING32, RING128, Ring, add_into, from_bytes, subtract_into, to_bytes, zeros
+from fivefold.privacy.secagg.ring import RING32, RING128, Ring, add_into, from_bytes, to_bytes, zeros
 from fivefold.privacy.secagg.sealing import open_sealed, seal
 
 RINGS = st.sampled_from([RING32, RING128])
@@ -37,14 +37,11 @@ def plus(a: np.ndarray, b: np.ndarray, ring: Ring) -> np.ndarray:
 
 
 @given(vectors(3))
-def test_vectors_are_a_commutative_group(drawn: tuple[Ring, list[np.ndarray]]) -> None:
+def test_vectors_add_up_in_any_order(drawn: tuple[Ring, list[np.ndarray]]) -> None:
     ring, (a, b, c) = drawn
     assert np.array_equal(plus(a, b, ring), plus(b, a, ring))
     assert np.array_equal(plus(plus(a, b, ring), c, ring), plus(a, plus(b, c, ring), ring))
     assert np.array_equal(plus(a, zeros(len(a), ring), ring), a)
-    back = plus(a, b, ring)
-    subtract_into(back, b, ring)
-    assert np.array_equal(back, a)
 
 
 @given(vectors(2))
@@ -65,7 +62,7 @@ def test_masks_cancel_in_any_order(
     masked = v.copy()
     apply_masks(masked, ring, seeds)
     undo = [(seed, -sign) for seed, sign in seeds]
-    random.shuffle(undo)  # type: ignore[attr-defined]
+    random.shuffle(undo)
     apply_masks(masked, ring, undo, threads=2)
     assert np.array_equal(masked, v)
 

@@ -32,7 +32,7 @@ def test_threads_share_a_log(tmp_path: Path) -> None:
 
 def child(text: str, *arguments: str, **more: object) -> subprocess.Popen[str]:
     lines = "import sys\nfrom pathlib import Path\nfrom fivefold.records.audit import AuditLog\nKEY = bytes(range(32))\n" + text
-    return subprocess.Popen([sys.executable, "-c", lines, *arguments], stdout=subprocess.PIPE, text=True, **more)  # type: ignore[call-overload, no-any-return]
+    return subprocess.Popen([sys.executable, "-c", lines, *arguments], stdout=subprocess.PIPE, text=True, **more)
 
 
 def test_processes_share_a_log(tmp_path: Path) -> None:

@@ -246,10 +246,10 @@ def test_the_environment_comes_before_the_keyring(monkeypatch: pytest.MonkeyPatc
     import types
 
     errors = types.ModuleType("keyring.errors")
-    errors.KeyringError = type("KeyringError", (Exception,), {})  # type: ignore[attr-defined]
+    errors.KeyringError = type("KeyringError", (Exception,), {})
     keyring = types.ModuleType("keyring")
-    keyring.errors = errors  # type: ignore[attr-defined]
-    keyring.get_password = lambda service, name: f"{service}/{name}"  # type: ignore[attr-defined]
+    keyring.errors = errors
+    keyring.get_password = lambda service, name: f"{service}/{name}"
     monkeypatch.setitem(sys.modules, "keyring", keyring)
     monkeypatch.setitem(sys.modules, "keyring.errors", errors)
     monkeypatch.delenv("FIVEFOLD_ZENODO_TOKEN", raising=False)

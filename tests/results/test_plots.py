@@ -179,7 +179,7 @@ def test_a_label_with_dollars_and_an_empty_table_are_drawn() -> None:
     result = Result("m", {"t": table, "none": ResultTable.of("n", ["x", "y"], [])}, {}, ("A",))
     assert plots.draw(Figure("bars", "t", "a $ b $", {"label": "x", "value": "y"}), result)["png"]
     for kind, roles in [("bars", ("label", "value")), ("curve", ("x", "y"))]:
-        assert plots.draw(Figure(kind, "none", "n", dict(zip(roles, ("x", "y"), strict=True))), result)["png"]  # type: ignore[arg-type]
+        assert plots.draw(Figure(kind, "none", "n", dict(zip(roles, ("x", "y"), strict=True))), result)["png"]
 
 
 def test_no_window_system_is_touched() -> None:

@@ -15,7 +15,7 @@ from tests.results.result_values import results
 def shown(width: int = 100, **more: int) -> str:
     console = Console(file=io.StringIO(), width=width, force_terminal=False)
     show_results(results(), console, **more)
-    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+    return console.file.getvalue()
 
 
 def test_each_analysis_states_its_counts_tables_notes_and_facts() -> None:
@@ -50,7 +50,7 @@ def test_square_brackets_in_labels_are_text() -> None:
     table = ResultTable.of("t [bold]", ["x [red]", "y"], [("[link=http://x]a[/link]", 1)], units={"y": "[kg]"})
     console = Console(file=io.StringIO(), width=80)
     console.print(terminal_table(table))
-    text = console.file.getvalue()  # type: ignore[attr-defined]
+    text = console.file.getvalue()
     assert "[link=http://x]a[/link]" in text
     assert "x [red]" in text
     assert "y ([kg])" in text

@@ -200,7 +200,7 @@ def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "server.pem", folder / "server.key")
     http = HTTPServer(("127.0.0.1", 0), Late)
-    http.handle_error = lambda *_: None  # type: ignore[method-assign]
+    http.handle_error = lambda *_: None
     http.socket = context.wrap_socket(http.socket, server_side=True)
     thread = threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True)
     thread.start()

@@ -87,8 +87,8 @@ def test_answers_leave_with_noise_of_the_promised_size(tmp_path: Path, log: Audi
 def test_an_update_from_another_version_has_fresh_noise_and_is_charged(tmp_path: Path, log: AuditLog) -> None:
     """In a buffer: the same round asked again for an update that was computed anew, from other weights."""
     first, again, anew = (leave(departure(tmp_path, log, version=v), GATE).vector for v in (2, 2, 3))
-    assert np.array_equal(first, again)  # type: ignore[arg-type]
-    assert not np.array_equal(first, anew)  # type: ignore[arg-type]
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, anew)
     book = load(ledger_of(tmp_path, departure(tmp_path, log).policy))
     assert len(book.entries) == 2
 
@@ -96,7 +96,7 @@ def test_an_update_from_another_version_has_fresh_noise_and_is_charged(tmp_path:
 def test_a_retry_gets_the_same_noise_and_is_charged_once(tmp_path: Path, log: AuditLog) -> None:
     it = departure(tmp_path, log)
     first, second = leave(it, GATE), leave(departure(tmp_path, log), GATE)
-    assert np.array_equal(first.vector, second.vector)  # type: ignore[arg-type]
+    assert np.array_equal(first.vector, second.vector)
     assert len(load(ledger_of(tmp_path, it.policy)).entries) == 1
 
 

@@ -32,7 +32,7 @@ def faulty(table: Any, *, by: float, state: Any) -> dict[str, Any]:
 
 
 ASKED = Asked(1, Analysis("fit", "test"), "test", Sum(drift, (Field("was", "real", 10.0, (2,)),), {"by": 1.0}))
-NO_TABLE: Table = None  # type: ignore[assignment]
+NO_TABLE: Table = None
 
 
 def played(kept: KeptState, round: int, by: float, survived: bool | None) -> float:

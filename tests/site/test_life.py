@@ -266,7 +266,7 @@ def test_what_a_version_leaves_out_and_what_it_cannot(consortium: Any) -> None:
     noise = DifferentialPrivacy("person", 3.0, 1e-6, 1.5)
     noisy = replace(study, privacy=replace(study.privacy, differential_privacy=noise))
     for wanted, found in ((2.0, 2.0), (1.0, 1.5)):  # never less
-        assert versions.with_noise(noisy, wanted).privacy.differential_privacy.noise_multiplier == found  # type: ignore[union-attr]
+        assert versions.with_noise(noisy, wanted).privacy.differential_privacy.noise_multiplier == found
 
 
 def test_a_release_that_changes_a_method_shows_the_lines(

@@ -29,7 +29,7 @@ def test_the_example_is_in_order(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("model", [StudyFile, PrivacyFile, DictionaryFile, VariableFile])
 def test_every_key_stands_on_the_page(model: type) -> None:
-    for key, field in model.model_fields.items():  # type: ignore[attr-defined]
+    for key, field in model.model_fields.items():
         assert f"`{key}`" in PAGE, key
         if model is PrivacyFile and isinstance(field.default, int):
             shown = f"{field.default:,}".replace(",", " ")

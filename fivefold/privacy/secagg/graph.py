@@ -32,11 +32,6 @@ class Neighbourhood:
     degree: int
     threshold: int
 
-    @property
-    def most_incoming(self) -> int:
-        """A site that was drawn by more than this stops: by chance it happens with a probability far below 2^-80."""
-        return 4 * self.degree
-
 
 def is_complete(n: int) -> bool:
     """Whether the sites of a study all mask with each other."""

@@ -67,22 +67,6 @@ def add_into(acc: Array, v: Array, ring: Ring) -> None:
         np.add(a[:, 1], over, out=a[:, 1])
 
 
-def subtract_into(acc: Array, v: Array, ring: Ring) -> None:
-    """acc -= v, in place. Both have the ring's type and one shape; raises `MessageMalformed` otherwise."""
-    require(v, ring, len(require(acc, ring)))
-    if ring.limbs == 1:
-        np.subtract(acc, v, out=acc)
-        return
-    v = v.copy() if np.may_share_memory(acc, v) else v
-    borrow = np.empty(min(CHUNK, len(acc)), dtype=np.bool_)
-    for start in range(0, len(acc), CHUNK):
-        a, b = acc[start : start + CHUNK], v[start : start + CHUNK]
-        under = borrow[: len(a)]
-        np.less(a[:, 0], b[:, 0], out=under)
-        np.subtract(a, b, out=a)
-        np.subtract(a[:, 1], under, out=a[:, 1])
-
-
 def to_bytes(vector: Array, ring: Ring) -> bytes:
     """Little-endian bytes, `ring.element_bytes` an element."""
     return np.ascontiguousarray(require(vector, ring)).tobytes()

@@ -81,7 +81,7 @@ def test_plain_values_give_the_event_back(z: float, count: int, extra: float) ->
 )
 def test_events_that_make_no_sense_are_refused(mechanism: str, z: float, count: int, extra: float) -> None:
     with pytest.raises(ValueError):
-        Event(mechanism, z, count, extra)  # type: ignore[arg-type]
+        Event(mechanism, z, count, extra)
 
 
 @pytest.mark.parametrize("delta", [0.0, 1.0, -1.0, math.nan])

@@ -55,8 +55,8 @@ def test_totals_come_back_with_their_noise_and_nothing_wraps(
     bound: float, ratio: float, z: float, size: int, kind: str, unit: str
 ) -> None:
     sites = 5
-    sharing = Sharing(z, unit, sites, 1, 0)  # type: ignore[arg-type]
-    fields = noisy((Field("x", kind, bound, (size,), bound * ratio),), sharing)  # type: ignore[arg-type]
+    sharing = Sharing(z, unit, sites, 1, 0)
+    fields = noisy((Field("x", kind, bound, (size,), bound * ratio),), sharing)
     ring, noise = ring_for(fields), fields[0].noise
     assert noise is not None
     assert sites * noise.limit + noise.allowance < 2 ** (ring.bits - 1)

@@ -67,7 +67,7 @@ def test_steps_and_questions_add_up_and_travel() -> None:
     assert spent(3, least, 1e-5, [(40, 0.1)]) <= 1.0 < spent(3, 0.998 * least, 1e-5, [(40, 0.1)])
     for wrong in ({"sampling": 0.0}, {"sampling": 1.5}):
         with pytest.raises(ValueError, match="sampling"):
-            Event("sampled_gaussian", 1.0, **wrong)  # type: ignore[arg-type]
+            Event("sampled_gaussian", 1.0, **wrong)
     with pytest.raises(ValueError, match="sampling"):
         Event("discrete_gaussian", 1.0, sampling=0.5)
 

@@ -78,7 +78,7 @@ def test_draws_are_distinct_others_and_every_set_is_as_likely() -> None:
     for first in range(3):
         for second in range(4):
             numbers = iter((first, second))
-            counts[draw_neighbours(2, 5, 2, lambda m, numbers=numbers: next(numbers) % m)] += 1  # type: ignore[misc]
+            counts[draw_neighbours(2, 5, 2, lambda m, numbers=numbers: next(numbers) % m)] += 1
     assert counts == Counter(dict.fromkeys(combinations((0, 1, 3, 4), 2), 2))
     drawn = draw_neighbours(7, 200, 60)
     assert len(set(drawn)) == 60

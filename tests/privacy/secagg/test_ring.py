@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fivefold.errors import MessageMalformed
-from fivefold.privacy.secagg.ring import RING32, RING128, Ring, add_into, from_bytes, require, subtract_into, to_bytes, zeros
+from fivefold.privacy.secagg.ring import RING32, RING128, Ring, add_into, from_bytes, require, to_bytes, zeros
 
 RINGS = pytest.mark.parametrize("ring", [RING32, RING128], ids=["32", "128"])
 
@@ -30,9 +30,6 @@ def test_sums_carry_and_wrap_at_every_edge(ring: Ring) -> None:
     a, b = vector(left, ring), vector(right, ring)
     add_into(a, b, ring)
     assert integers(a, ring) == [(x + y) % (1 << ring.bits) for x, y in zip(left, right, strict=True)]
-    subtract_into(a, b, ring)
-    subtract_into(a, b, ring)
-    assert integers(a, ring) == [(x - y) % (1 << ring.bits) for x, y in zip(left, right, strict=True)]
 
 
 @RINGS
@@ -40,8 +37,6 @@ def test_a_vector_can_be_added_to_itself(ring: Ring) -> None:
     v = vector([2**64 - 1, 2**127 + 5], ring)
     add_into(v, v, ring)
     assert integers(v, ring) == [2 * (2**64 - 1) % (1 << ring.bits), 10]
-    subtract_into(v, v, ring)
-    assert not v.any()
 
 
 @RINGS
@@ -50,7 +45,6 @@ def test_a_sum_needs_no_second_vector(ring: Ring) -> None:
     acc, v = zeros(n, ring), zeros(n, ring)
     tracemalloc.start()
     add_into(acc, v, ring)
-    subtract_into(acc, v, ring)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 100_000
@@ -76,7 +70,7 @@ def test_other_lengths_and_types_are_refused(ring: Ring) -> None:
     with pytest.raises(MessageMalformed):
         add_into(zeros(5, ring), zeros(4, ring), ring)
     with pytest.raises(MessageMalformed):
-        subtract_into(zeros(5, ring), np.zeros(5), ring)
+        add_into(zeros(5, ring), np.zeros(5), ring)
     with pytest.raises(MessageMalformed):
         require(np.zeros((), dtype=ring.limb), ring)
     with pytest.raises(MessageMalformed):

@@ -47,7 +47,7 @@ def test_what_stands_keeps_the_inequalities_of_the_protocol() -> None:
     accepted = 0
     for n, t, c, h, adversary in product(range(3, 10), range(2, 10), range(4), range(2, 5), ("active", "curious")):
         try:
-            thresholds = Thresholds(n, t, 3, c, h, adversary)  # type: ignore[arg-type]
+            thresholds = Thresholds(n, t, 3, c, h, adversary)
         except StudyInvalid:
             continue
         accepted += 1
