@@ -67,17 +67,7 @@ def transcript(
     generator = method.rounds(method.parse(analysis, setting))
     sent: Any = None
     kept: dict[Any, Any] = {}  # what steps keep at their sites, by (site, place in the question, step)
-    while True:
-        try:
-            question = generator.send(sent)
-        except StopIteration as done:
-            log.result = done.value
-            return log
-        if isinstance(question, Snapshot):
-            sent = None
-            continue
-        log.questions.append(question)
-        log.encoded.append(encode(described(question)))
+    while (question := _next(generator, sent, log)) is not None:
         number = len(log.questions)
         away = set(drops(number) if callable(drops) else (drops or {}).get(number, ()))
         present = [t for t in tables if t.site not in away]
@@ -90,6 +80,7 @@ def transcript(
         )
         sent = totals if isinstance(question, tuple) else totals[0]
         log.aggregates.append(sent)
+    return log
 
 
 def aggregate(
@@ -170,19 +161,25 @@ def replay(method: Method, analysis: Analysis, setting: Setting, log: Transcript
     generator = method.rounds(method.parse(analysis, setting))
     sent: Any = None
     waiting = list(log.aggregates)
+    while _next(generator, sent, again) is not None:
+        sent = waiting.pop(0)
+        again.aggregates.append(sent)
+    return again
+
+
+def _next(generator: Any, sent: Any, log: Transcript) -> Any:
+    """The next question, noted; None at the end, when the result is noted. Snapshots are passed over."""
     while True:
         try:
             question = generator.send(sent)
         except StopIteration as done:
-            again.result = done.value
-            return again
-        if isinstance(question, Snapshot):
-            sent = None
-            continue
-        again.questions.append(question)
-        again.encoded.append(encode(described(question)))
-        sent = waiting.pop(0)
-        again.aggregates.append(sent)
+            log.result = done.value
+            return None
+        if not isinstance(question, Snapshot):
+            log.questions.append(question)
+            log.encoded.append(encode(described(question)))
+            return question
+        sent = None
 
 
 def split(table: Table, sites: Sequence[str], index: np.ndarray) -> tuple[Table, ...]:

@@ -20,19 +20,9 @@ from fivefold.governance.output_forms import absent, intervals, numbers_in, shap
 from fivefold.protocol.objections import Objections
 from fivefold.protocol.results import Figure, Result, ResultTable
 from fivefold.results.tables import csv_of
-from fivefold.study.definition import (
-    Agreements,
-    Analysis,
-    Cohort,
-    DifferentialPrivacy,
-    Envelope,
-    Lead,
-    Outputs,
-    Privacy,
-    Study,
-    StudySite,
-)
+from fivefold.study.definition import Agreements, Analysis, DifferentialPrivacy, Lead, Privacy, Study, StudySite
 from fivefold.study.dictionary import Dictionary, Variable
+from tests.plain_study import study_of as plain_study
 
 SEX = Variable("sex", "Sex", "category", codes={"m": "male", "f": "female"})
 STAGE = Variable("stage", "Stage", "category", codes={"1": "one", "2": "two", "3": "three"})
@@ -46,11 +36,14 @@ NONE = Objections(5)
 
 def study_of(*analyses: Analysis, **privacy: Any) -> Study:
     sites = tuple(StudySite(name, f"{i:064x}") for i, name in enumerate(SITES, 1))
-    return Study(
-        "A study", "A question?", Lead("Lead", "Office", "0" * 64), sites, DICTIONARY, "person", Cohort(),
-        dict.fromkeys(DICTIONARY.variables, "used"), (), analyses, Envelope(), Privacy(minimum_persons=5, **privacy), Outputs(),
-        Agreements("none", "a test", "2099-12-31"),
-    )  # fmt: skip
+    return plain_study(
+        *analyses,
+        sites=sites,
+        dictionary=DICTIONARY,
+        lead=Lead("Lead", "Office", "0" * 64),
+        privacy=Privacy(minimum_persons=5, **privacy),
+        agreements=Agreements("none", "a test", "2099-12-31"),
+    )
 
 
 DESCRIBED = Analysis("description", "statistics", variables=("sex", "stage"), options={"tables": (("sex", "stage"),)})
