@@ -7,7 +7,10 @@ through the secure sum, over real site folders; its twin by gradient descent on 
 same model, columns, epochs and learning rate. Both are judged on the same persons.
 
 --plain adds up in the secure sum's arithmetic without masks, which gives the same numbers and takes minutes instead of half
-an hour. `heart` reads the four hospitals' files from $FIVEFOLD_SHARED/data/heart, with the rows and features of FLamby's
+an hour; without FedBuff and robust means, which live from who answers. Robust means see single updates, as each site permits,
+and cyclic transfer that of the site whose turn it is.
+
+`heart` reads the four hospitals' files from $FIVEFOLD_SHARED/data/heart, with the rows and features of FLamby's
 Fed-Heart-Disease (du Terrail et al., NeurIPS 2022).
 """
 
@@ -43,6 +46,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SEEDS = (42, 43, 44, 45, 46)
+LIVING = ("fedbuff", "robust")
+"""Methods whose rounds hang on which sites answer, and when: only real sites run them."""
 HEART = ("age", "sex", "cp", "trestbps", "chol", "fbs", "restecg", "thalach", "exang", "oldpeak", "slope", "ca", "thal", "num")
 HOSPITALS = ("cleveland", "hungarian", "switzerland", "va")
 
@@ -88,7 +93,7 @@ def breast() -> Data:
     tops = {c: float(f"{2 * frame[c].max():.1g}") for c in frame.columns if c.startswith("mean_")}
     variables = (*(number(c, 0, top) for c, top in tops.items()), Variable("malignant", "malignant", "boolean"))
     options = {"model": {"kind": "logistic"}, "rounds": 25, "batch_size": 16, "learning_rate": 0.1, "local_epochs": 2}
-    return Data("breast", frame, variables, "malignant ~ " + " + ".join(tops), sites, finish(options, 0.25), methods(8))
+    return Data("breast", frame, variables, "malignant ~ " + " + ".join(tops), sites, finish(options, 0.25), methods(8, 4))
 
 
 def digits() -> Data:
@@ -105,7 +110,7 @@ def digits() -> Data:
     frame["site"] = [sites[int(rng.choice(10, p=shares[int(d)]))] for d in raw.target]
     variables = (*(number(n, 0, 16) for n in names), category("digit", "0123456789"))
     options = {"model": {"kind": "softmax"}, "rounds": 60, "batch_size": 16, "learning_rate": 0.1, "local_epochs": 3}
-    more = methods(32)
+    more = methods(32, 8)
     more["fedopt"] |= {"server_rate": 0.1, "tau": 0.1}  # pixels that hardly ever vary must not take whole steps
     # A site of some hundred digits that lacks half of the labels has too few rows for a whole layer of its own.
     more["personalised"] |= {"personal": ["bias2"], "learning_rate": 0.2, "local_epochs": 1}
@@ -137,7 +142,13 @@ def heart() -> Data | None:
     options = {"model": {"kind": "logistic"}, "rounds": 30, "batch_size": 16, "learning_rate": 0.05, "local_epochs": 1}
     formula = "disease ~ age + sex + cp + trestbps + chol + fbs + restecg + thalach + exang + oldpeak"
     return Data(
-        "heart", frame[[*(v.name for v in variables), "site"]], variables, formula, HOSPITALS, finish(options, 0.34), methods(8)
+        "heart",
+        frame[[*(v.name for v in variables), "site"]],
+        variables,
+        formula,
+        HOSPITALS,
+        finish(options, 0.34),
+        methods(8, 3),
     )
 
 
@@ -146,14 +157,18 @@ def finish(options: Mapping[str, Any], holdout: float) -> dict[str, Any]:
     return {**options, "holdout": holdout, "evaluate_every": int(options["rounds"]), "bins": 0}
 
 
-def methods(hidden: int) -> dict[str, dict[str, Any]]:
-    """What each method adds to the options. Personalised layers need a model with a body and a head."""
+def methods(hidden: int, buffer: int) -> dict[str, dict[str, Any]]:
+    """What each method adds to the options. Personalised layers need a model with a body and a head. The last three are asked
+    of sites that permit their own totals, and robust means of sites that permit single replies."""
     return {
         "fedavg": {},
         "fedprox": {"mu": 0.05},
         "fedopt": {"optimiser": "adam", "server_rate": 0.05},
         "scaffold": {},
         "personalised": {"model": {"kind": "mlp", "hidden": [hidden]}},
+        "cyclic": {},
+        "fedbuff": {"buffer": buffer, "site_totals": "needed"},
+        "robust": {"rule": "median"},
     }
 
 
@@ -242,13 +257,16 @@ def secure_accuracies(data: Data, seed: int) -> dict[str, float]:
 
     from examples.consortium import prepared
     from fivefold.coordinator import session
-    from fivefold.engines.local import local_engine
+    from fivefold.engines.concurrent import ConcurrentEngine
+    from fivefold.engines.local import local_nodes
 
     with TemporaryDirectory() as folder:
         out = Path(folder) / data.name
-        signed = prepared(out, data.name, data.frame, data.variables, data.analyses(), seed=seed)
-        engine = local_engine(out / "sites", data.sites)
+        gathered = {"steps": ["robust.local_update/1"]} if "robust" in data.methods else {}
+        signed = prepared(out, data.name, data.frame, data.variables, data.analyses(), seed=seed, policy=gathered)
+        engine = ConcurrentEngine(local_nodes(out / "sites", data.sites))
         done = session.run(signed, engine, out / "run", tell=lambda _: None, engine_name="local", resume=False)
+        engine.close()
         found = {}
         for name, result in done.results.items():
             if not isinstance(result, Result):
@@ -291,8 +309,10 @@ HEADING = f"{'data':8} {'method':13} {'federated':>15} {'pooled':>15}   differen
 
 
 def compare(data: Data, *, secure: bool, seeds: Sequence[int] = SEEDS) -> list[Row]:
-    """One row for each method."""
+    """One row for each method that can be added up in this way."""
     tables = tables_of(data)
+    if not secure:
+        data = dataclasses.replace(data, methods={m: more for m, more in data.methods.items() if m not in LIVING})
     federated: dict[str, list[float]] = {m: [] for m in data.methods}
     pooled: dict[str, list[float]] = {m: [] for m in data.methods}
     twins: dict[str, float] = {}  # methods with the same model and steps share a twin

@@ -83,4 +83,5 @@ METHOD = Method(
     rounds=cyclic,
     steps=(count_step, local_update, evaluate),
     cost=price,
+    trains=True,
 )
