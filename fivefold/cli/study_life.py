@@ -156,7 +156,8 @@ def _lines(found: Register) -> Iterator[str]:
             yield f"  no run; proposed to {', '.join(e.sites)}"
     for place, error in found.unread.items():
         yield f"✗ {place}: {error.message}"
-    yield f"{len(found.entries)} studies, {sum(len(e.runs) for e in found.entries)} runs"
+    studies, runs = len(found.entries), sum(len(e.runs) for e in found.entries)
+    yield f"{studies} {'study' if studies == 1 else 'studies'}, {runs} {'run' if runs == 1 else 'runs'}"
 
 
 def _here(study: Path, sites: Path) -> dict[str, Life]:

@@ -68,7 +68,7 @@ def proposed(it: Airlock, held: Held, number: int, form: str, made: Proposal, pr
         if public_of(private).hex() not in it.operators():
             store(kept, statement)
     signer = read_statement(statement, kept.name).signers[0]
-    return Propose(it.study.to_bytes(), request, statement, counts, models, _appointed(it.folder, signer))
+    return Propose(it.study.to_bytes(), request, statement, counts, _appointed(it.folder, signer), models)
 
 
 def ask(engine: Engine, found: SignedStudy, proposal: Propose) -> Objections:

@@ -31,18 +31,24 @@ FIELDS = (Field("objections", "count", 1.0, (1 + len(RULES) + len(REMARKS),)),)
 
 
 @dataclass(frozen=True)
-class Propose(Message):
-    """Judge what is proposed of a signed `study`: `counts` (encoded: salt, and counts by analysis) and `models` (encoded: file
-    by analysis). `request`: the lead's signed request; `proposal`: an output checker's signature over run, request and the
-    digests of both; `appointed`: where a site named that checker, the site's signed `Opened` that says so."""
+class Shown(Message):
+    """What would be released of a signed `study`: `counts` (encoded: salt, and counts by analysis). `request`: the lead's
+    signed request; `proposal`: an output checker's signature over run, request and the digests of counts and models; `appointed`:
+    where a site named that checker, the site's signed `Opened` that says so."""
 
-    kind: ClassVar[str] = "propose"
     study: bytes
     request: bytes
     proposal: bytes
     counts: bytes
-    models: bytes
     appointed: bytes = b""
+
+
+@dataclass(frozen=True)
+class Propose(Shown):
+    """Judge what is shown, and its trained `models` (encoded: file by analysis)."""
+
+    kind: ClassVar[str] = "propose"
+    models: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -53,15 +59,10 @@ class Considered(Message):
 
 
 @dataclass(frozen=True)
-class Enter(Message):
-    """What was proposed is about to be released: enter it in the site's own ledger. The fields are those of `Propose`."""
+class Enter(Shown):
+    """What is shown is about to be released: enter it in the site's own ledger."""
 
     kind: ClassVar[str] = "enter"
-    study: bytes
-    request: bytes
-    proposal: bytes
-    counts: bytes
-    appointed: bytes = b""
 
 
 @dataclass(frozen=True)

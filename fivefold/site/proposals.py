@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+import numpy as np
+
 from fivefold.auth.keys import fingerprint, public_of
 from fivefold.auth.signatures import opened, signed
 from fivefold.disclosure.tables import Count
@@ -36,6 +38,7 @@ from fivefold.protocol.objections import (
     Entered,
     Propose,
     Recalled,
+    Shown,
     question_of,
 )
 from fivefold.protocol.questions import Array
@@ -140,7 +143,7 @@ class Proposals:
             self._open[place.run] = _Asked(
                 found,
                 question_of(statement),
-                pack({FIELDS[0].name: _array(said)}, FIELDS, sites),
+                pack({FIELDS[0].name: np.array(said, dtype=np.int64)}, FIELDS, sites),
                 ring_for(FIELDS),
                 book,
                 Participant(standing, place.run, book),
@@ -195,7 +198,7 @@ def _study(data: bytes, place: Place) -> SignedStudy:
     return found
 
 
-def _read(folder: SiteFolder, found: SignedStudy, roster: Roster, body: Propose | Enter) -> _Read:
+def _read(folder: SiteFolder, found: SignedStudy, roster: Roster, body: Shown) -> _Read:
     """What is proposed, once every signature over it is right."""
     request, said = read_statement(body.request, "request"), read_statement(body.proposal, "proposal")
     if request.kind != REQUEST or request.signers != (found.study.lead.public_key,):
@@ -230,9 +233,3 @@ def _study_of(folder: SiteFolder, run: str) -> str:
     """The digest of the study of a run that this site took part in; empty where it did not."""
     part = folder.state / "runs" / run / "study"
     return part.read_text("ascii") if part.exists() else ""
-
-
-def _array(said: list[int]) -> Array:
-    import numpy as np
-
-    return np.array(said, dtype=np.int64)

@@ -61,7 +61,7 @@ class Asking:
         private = keys.read_key(self.keys / f"{key}.key")
         request = (self.it.chain / "0001-output_request.json").read_bytes()
         counts = encode({"salt": b"salt", "counts": {"description": [Count.of({}, total).plain()]}})
-        return self.signed(Propose(self.it.study.to_bytes(), request, b"", counts, encode({})), private)
+        return self.signed(Propose(self.it.study.to_bytes(), request, b"", counts, models=encode({})), private)
 
     def signed(self, shown: Propose, private: bytes, **other: str) -> Propose:
         import hashlib

@@ -42,7 +42,7 @@ class Dying:
         self.left -= 1
         if self.left < 0:
             raise KeyboardInterrupt
-        return self.engine.exchange(requests)  # type: ignore[attr-defined, no-any-return]
+        return self.engine.exchange(requests)
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +62,8 @@ def lung(tmp_path_factory: pytest.TempPathFactory) -> Path:
         engine = local_engine(out / "sites", tuple(s.name for s in found.study.sites))
         words = {"tell": lambda at: None, "engine_name": "local"}
         with pytest.raises(KeyboardInterrupt):
-            run_study(found, Dying(engine, 9), place, resume=False, sealed=True, **words)  # type: ignore[arg-type]
-        run_study(found, engine, place, resume=True, **words)  # type: ignore[arg-type]
+            run_study(found, Dying(engine, 9), place, resume=False, sealed=True, **words)
+        run_study(found, engine, place, resume=True, **words)
         engine.close()
     return out
 

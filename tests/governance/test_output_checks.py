@@ -244,14 +244,14 @@ def test_no_time_of_a_single_death_is_left() -> None:
     study = study_of(SURVIVAL)
     assert statuses(propose(study, {"survival": result}, "as_is", objections=NONE), "event-times") == {"fail"}
     for form in ("suppressed", "rounded"):
-        made = propose(study, {"survival": result}, form, objections=NONE)  # type: ignore[arg-type]
+        made = propose(study, {"survival": result}, form, objections=NONE)
         shown = made.results["survival"]
         rows = [r for r in shown.tables["curves"].rows if r[2] is not None]
         assert len(rows) > 3
         for _, _, at_risk, events, censored, survival, *_ in rows:
-            assert events >= 5  # type: ignore[operator]
-            assert censored in (None, 0) or censored >= 5  # type: ignore[operator]
-            assert at_risk >= 5  # type: ignore[operator]
+            assert events >= 5
+            assert censored in (None, 0) or censored >= 5
+            assert at_risk >= 5
             assert isinstance(survival, float)
         assert shown.notes == ()  # the sentence named a day
         assert not made.report.binding
@@ -259,8 +259,8 @@ def test_no_time_of_a_single_death_is_left() -> None:
         assert shown.tables["groups"].rows[0][3] in times | {None}
         truth = {r[1]: r[5] for r in result.tables["curves"].rows}
         for _, time, *_, survival, _, low, high in [r for r in rows if r[0] == "male"]:
-            assert abs(survival - truth[time]) < 0.06  # type: ignore[operator]
-            assert low <= survival <= high  # type: ignore[operator]
+            assert abs(survival - truth[time]) < 0.06
+            assert low <= survival <= high
 
 
 @settings(max_examples=100, deadline=None)

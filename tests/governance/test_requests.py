@@ -174,7 +174,7 @@ def test_phems_review_before_results_leave_and_at_the_site(tmp_path: Path, own: 
 
     def word(who: str, choice: str = "release", reason: str = "") -> None:
         safe_outputs.decide(
-            tmp_path, study, checkers, [], private[who], request=1, choice=choice, form="as_is", reason=reason,  # type: ignore[arg-type]
+            tmp_path, study, checkers, [], private[who], request=1, choice=choice, form="as_is", reason=reason,
             proposal="ab" * 32, report=made.report,
         )  # fmt: skip
 
