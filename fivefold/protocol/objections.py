@@ -32,9 +32,11 @@ FIELDS = (Field("objections", "count", 1.0, (1 + len(RULES) + len(REMARKS),)),)
 
 @dataclass(frozen=True)
 class Shown(Message):
-    """What would be released of a signed `study`: `counts` (encoded: salt, and counts by analysis). `request`: the lead's
-    signed request; `proposal`: an output checker's signature over run, request and the digests of counts and models; `appointed`:
-    where a site named that checker, the site's signed `Opened` that says so."""
+    """What would be released of a signed `study`: `counts` (encoded: salt, and counts by analysis).
+
+    `request`: the lead's signed request. `proposal`: an output checker's signature over run, request and the digests of counts
+    and models. `appointed`: where a site named that checker, the site's signed `Opened` that says so.
+    """
 
     study: bytes
     request: bytes
